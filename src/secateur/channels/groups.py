@@ -1,0 +1,137 @@
+"""Groups of channels: what belongs together, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.errors import ModelError
+
+Indices: TypeAlias = NDArray[np.int64]
+
+Role = Literal["write", "carry", "read", "input"]
+"""How a tensor takes part in a group of channels.
+
+``write``: its rows compute the channel (a convolution's or dense layer's weight, axis 0).
+``carry``: one entry a channel that acts on it alone (a bias, a norm, a depthwise kernel).
+``read``: its columns consume the channel (the next layer's weight, axis 1).
+``input``: the network's own input, where its features may be removed.
+"""
+
+INPUT = "input"
+"""The name under which the network's input appears as a tensor."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """One axis of one tensor on which the units of a group own positions.
+
+    Attributes:
+        tensor: Name of the parameter or buffer, as in ``state_dict``.
+        axis: The axis of that tensor.
+        role: What the tensor does with the channel.
+        indices: Positions on the axis, ``[width, block]``: row u belongs to unit u. A convolution has one position a
+            unit; a dense layer behind a flattened map has height x width of them.
+    """
+
+    tensor: str
+    axis: int
+    role: Role
+    indices: Indices
+
+    @property
+    def block(self) -> int:
+        """Positions that one unit owns."""
+        return int(self.indices.shape[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Channels that run through the same tensors, each of which can be removed on its own.
+
+    Attributes:
+        name: The module that writes the channels first, or ``input``.
+        width: Number of units.
+        members: Every tensor axis that must change when a unit goes.
+        exact: Whether cutting equals not reading. False where a norm takes statistics over the channels, so that
+            removing one changes the others.
+        kind: What the first writer is (``Conv2d``, ``Linear``, ...), for choosing groups by type.
+    """
+
+    name: str
+    width: int
+    members: tuple[Member, ...]
+    exact: bool = True
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ModelError(f"group {self.name!r} has no members")
+        for member in self.members:
+            if member.indices.shape[0] != self.width:
+                raise ModelError(
+                    f"group {self.name!r}: {member.tensor} lists {member.indices.shape[0]} units, the group has {self.width}"
+                )
+
+    def by_role(self, *roles: Role) -> tuple[Member, ...]:
+        """The members that play one of the given roles."""
+        return tuple(member for member in self.members if member.role in roles)
+
+    def __repr__(self) -> str:
+        tensors = ", ".join(f"{m.tensor}[{m.axis}] {m.role}" for m in self.members)
+        return f"Group({self.name!r}, width={self.width}: {tensors})"
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Positions of a tensor axis that cannot be removed, and why."""
+
+    tensor: str
+    axis: int
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """What watching one forward pass found.
+
+    Attributes:
+        groups: The groups whose units may be removed, in the order in which they are written.
+        fixed: The parameter axes that stay, with the reason.
+        unknown_ops: Operators without a rule and how often each was met. What they touch is fixed, never guessed.
+        shapes: The shape of every parameter and buffer.
+        trainable: The names of parameters (the other names of ``shapes`` are buffers).
+        bytes_per_item: Bytes of one number of each tensor.
+        uses: How many multiply-adds one entry of a weight costs in one forward pass of one example.
+        other_macs: Multiply-adds between activations, for one example.
+        biases: The bias that belongs to a weight, where there is one.
+        digest: Identifies the structure: a plan is refused by a model with another digest.
+    """
+
+    groups: tuple[Group, ...]
+    fixed: tuple[Fixed, ...]
+    unknown_ops: Mapping[str, int]
+    shapes: Mapping[str, tuple[int, ...]]
+    trainable: frozenset[str]
+    bytes_per_item: Mapping[str, int]
+    uses: Mapping[str, float]
+    other_macs: float
+    biases: Mapping[str, str]
+    digest: str
+    notes: tuple[str, ...] = field(default=())
+
+    def group(self, name: str) -> Group:
+        """The group of that name."""
+        for group in self.groups:
+            if group.name == name:
+                return group
+        known = ", ".join(group.name for group in self.groups) or "none"
+        raise ModelError(f"no group is named {name!r}; the groups are: {known}")
+
+    def __repr__(self) -> str:
+        return f"Channels({len(self.groups)} groups, {sum(g.width for g in self.groups)} channels)"

@@ -1,0 +1,77 @@
+"""Every error that Secateur raises on purpose.
+
+.. code-block:: text
+
+    SecateurError
+    ├── SettingsError (ValueError)      an option is out of its range or contradicts another
+    ├── ModelError (ValueError)         the network cannot be used as asked
+    │   ├── UnknownNetworkError         no network of that name
+    │   ├── WatchError                  the forward pass failed while it was watched
+    │   └── NothingToCutError           no group of channels may be removed
+    ├── DataError (ValueError)          the data cannot be used: shape, labels, not finite
+    │   └── MissingDataError            the data set is not where it was looked for
+    ├── PlanError (ValueError)          a plan cannot be made, or was made for another model
+    │   └── BudgetError                 the budget cannot be reached
+    └── StoreError (OSError)            reading or writing files
+        ├── FileFormatError             foreign, damaged, or of another version
+        ├── UntrustedImportError        a file asks for code outside the allow-list
+        └── RunError                    a run folder cannot be used or resumed
+
+A message states the fact, the reason and the next step.
+"""
+
+
+class SecateurError(Exception):
+    """Base of every error that Secateur raises on purpose."""
+
+
+class SettingsError(SecateurError, ValueError):
+    """An option is out of its range or contradicts another."""
+
+
+class ModelError(SecateurError, ValueError):
+    """The network cannot be used as asked."""
+
+
+class UnknownNetworkError(ModelError):
+    """No network of that name can be built."""
+
+
+class WatchError(ModelError):
+    """The network's forward pass failed while it was watched."""
+
+
+class NothingToCutError(ModelError):
+    """No group of channels may be removed."""
+
+
+class DataError(SecateurError, ValueError):
+    """The data cannot be used: its shape, its labels, or values that are not finite."""
+
+
+class MissingDataError(DataError):
+    """The data set is not where it was looked for."""
+
+
+class PlanError(SecateurError, ValueError):
+    """A plan cannot be made, or was made for another model."""
+
+
+class BudgetError(PlanError):
+    """The budget cannot be reached."""
+
+
+class StoreError(SecateurError, OSError):
+    """A file or folder could not be read or written."""
+
+
+class FileFormatError(StoreError):
+    """A file is foreign, damaged, or of another version."""
+
+
+class UntrustedImportError(StoreError):
+    """A file asks for code from a package that is not on the allow-list."""
+
+
+class RunError(StoreError):
+    """A run folder cannot be used or resumed."""
