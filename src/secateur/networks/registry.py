@@ -1,0 +1,234 @@
+"""One way to build any network by name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from types import MappingProxyType, ModuleType
+
+import torch
+from torch import nn
+
+from secateur.errors import ModelError, SecateurError, UnknownNetworkError
+from secateur.networks import lenet, resnet, small
+from secateur.networks.origin import JSON, Origin, set_origin
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A registered network: what builds it, and the shape of one example."""
+
+    factory: Callable[..., nn.Module]
+    input_shape: tuple[int, ...]
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "digits-net": Architecture(small.digits_net, (1, 8, 8)),
+        "lenet-caffe": Architecture(lenet.lenet_caffe, (1, 28, 28)),
+        "lenet300-100": Architecture(lenet.lenet300_100, (1, 28, 28)),
+        "lenet32-64-1024": Architecture(lenet.lenet32_64_1024, (1, 28, 28)),
+        "lenet5": Architecture(lenet.lenet5, (1, 28, 28)),
+        "resnet": Architecture(resnet.ResNet, (3, 32, 32)),
+        "resnet20": Architecture(resnet.resnet20, (3, 32, 32)),
+        "resnet32": Architecture(resnet.resnet32, (3, 32, 32)),
+        "resnet56": Architecture(resnet.resnet56, (3, 32, 32)),
+        "uci-custom": Architecture(small.uci_custom, (3, small.UCI_WINDOW)),
+    }
+)
+"""The networks that this library defines, by name."""
+
+
+def names() -> tuple[str, ...]:
+    """The names of the registered networks, sorted.
+
+    Example:
+        >>> "lenet5" in names()
+        True
+    """
+    return tuple(sorted(ARCHITECTURES))
+
+
+def build(spec: str, *, seed: int | None = None, **arguments: JSON) -> nn.Module:
+    """Build a network by name, freshly initialised, and record on it how to build it again.
+
+    Args:
+        spec: A registered name (see `names`), `torchvision:NAME`, `timm:NAME`, or `package.module:factory` for your
+            own code, which is imported and called.
+        seed: Makes the initialisation the same every time and leaves PyTorch's global random state as it was. None
+            draws from the global random state. Only what PyTorch's CPU generator draws is covered.
+        arguments: Keyword arguments of the network (`classes=26`, `num_classes=10`, ...); JSON values only.
+
+    Returns:
+        The network, in training mode, on the CPU; `origin_of` reads its record.
+
+    Raises:
+        UnknownNetworkError: No network has that name; the nearest names are listed.
+        ModelError: An argument does not fit, a library is missing, or your factory failed.
+
+    Example:
+        >>> net = build("lenet5", seed=0, classes=26)
+        >>> net.out
+        Linear(in_features=84, out_features=26, bias=True)
+    """
+    origin = Origin(spec, dict(arguments))
+    with nullcontext() if seed is None else _seeded(seed):
+        model = _construct(spec, arguments)
+    set_origin(model, origin)
+    return model
+
+
+def input_shape_of(spec: str) -> tuple[int, ...] | None:
+    """The shape of one example that a network of that name takes, or None where it is not known.
+
+    Args:
+        spec: As for `build`.
+
+    Raises:
+        UnknownNetworkError: No network has that name.
+        ModelError: The library that has the network is missing.
+
+    Example:
+        >>> input_shape_of("uci-custom")
+        (3, 128)
+    """
+    kind, _, name = spec.rpartition(":")
+    if kind == "torchvision":
+        # Detectors take lists of images and video networks whole clips, so no one shape fits them.
+        family = _torchvision_builder(name).__module__.removeprefix("torchvision.models.")
+        return None if family.startswith(("detection", "video", "optical_flow")) else (3, 224, 224)
+    if kind == "timm":
+        configuration = _timm_with(name).get_pretrained_cfg(name)
+        return tuple(configuration.input_size) if configuration is not None else None
+    return None if kind else _registered(spec).input_shape
+
+
+@contextmanager
+def _seeded(seed: int) -> Generator[None]:
+    """Seed PyTorch's CPU generator, and put its state back afterwards, also after an error."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def _construct(spec: str, arguments: Mapping[str, JSON]) -> nn.Module:
+    kind, _, name = spec.rpartition(":")
+    if not kind:
+        factory = _registered(spec).factory
+        _check_arguments(spec, factory, arguments)
+        return factory(**arguments)
+    if kind == "torchvision":
+        return _torchvision(spec, name, arguments)
+    if kind == "timm":
+        library = _timm_with(name)
+        return _called(spec, lambda: library.create_model(name, **{"pretrained": False, **arguments}))
+    factory = _user_factory(spec)
+    return _called(spec, lambda: factory(**arguments))
+
+
+def _registered(spec: str) -> Architecture:
+    if spec not in ARCHITECTURES:
+        raise UnknownNetworkError(
+            f"no network is named {spec!r}; {_nearest(spec, ARCHITECTURES)}; others are named torchvision:NAME, "
+            "timm:NAME or package.module:factory"
+        )
+    return ARCHITECTURES[spec]
+
+
+def _check_arguments(spec: str, factory: Callable[..., nn.Module], arguments: Mapping[str, JSON]) -> None:
+    known = inspect.signature(factory).parameters
+    for name in arguments:
+        if name not in known:
+            raise ModelError(f"{spec} takes no argument {name!r}; it takes {', '.join(known)}")
+
+
+def _torchvision(spec: str, name: str, arguments: Mapping[str, JSON]) -> nn.Module:
+    builder = _torchvision_builder(name)
+    wanted: dict[str, JSON] = {"weights": None}
+    if "weights_backbone" in inspect.signature(builder).parameters:
+        wanted["weights_backbone"] = None  # its default would download a trained backbone
+    if name in {"googlenet", "inception_v3"}:
+        wanted["init_weights"] = True  # unset, both warn that this default may change
+    return _called(spec, lambda: builder(**{**wanted, **arguments}))
+
+
+def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
+    models = _library("torchvision.models")
+    known = models.list_models()
+    if name not in known:
+        raise UnknownNetworkError(f"torchvision has no network {name!r}; {_nearest(name, known)}")
+    return models.get_model_builder(name)
+
+
+def _timm_with(name: str) -> ModuleType:
+    timm = _library("timm")
+    if not timm.is_model(name):
+        raise UnknownNetworkError(f"timm has no network {name!r}; {_nearest(name, timm.list_models())}")
+    return timm
+
+
+def _library(name: str) -> ModuleType:
+    """Import an optional library, or say how to get it."""
+    package = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"{package} cannot be imported ({error}); install it with: pip install 'secateur[vision]'"
+        ) from error
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # RuntimeError: builds of torch and torchvision that do not match
+        raise ModelError(
+            f"{package} is installed but broken ({error}); reinstall it for torch {torch.__version__} with: "
+            "pip install --force-reinstall 'secateur[vision]'"
+        ) from error
+
+
+def _user_factory(spec: str) -> Callable[..., object]:
+    try:
+        factory = pkgutil.resolve_name(spec)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownNetworkError(
+            f"the network {spec!r} cannot be imported ({error}); write it as package.module:factory and see that the "
+            "package is installed or its folder is on PYTHONPATH"
+        ) from error
+    except Exception as error:
+        raise ModelError(f"importing {spec!r} failed with {type(error).__name__}: {error}") from error
+    if not callable(factory):
+        raise ModelError(
+            f"{spec!r} is a {type(factory).__name__}, not something that can be called for a network"
+        )
+    return factory
+
+
+def _called(spec: str, factory: Callable[[], object]) -> nn.Module:
+    """Call a factory that is not ours, and check what comes back."""
+    try:
+        model = factory()
+    except SecateurError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"building {spec!r} failed with {type(error).__name__}: {error}; check the arguments it takes"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{spec!r} returned a {type(model).__name__}; a torch.nn.Module is wanted")
+    return model
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    every = sorted(known)
+    near = difflib.get_close_matches(name, every, n=5, cutoff=0.5)
+    if near:
+        return f"the nearest are: {', '.join(near)}"
+    return f"known are: {', '.join(every[:12])}" + (f" and {len(every) - 12} more" if len(every) > 12 else "")
