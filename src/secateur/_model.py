@@ -1,0 +1,114 @@
+"""Running somebody's model and leaving it as it was found."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import ModelError
+
+_HOOK_TABLES = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_backward_pre_hooks",
+    "_backward_hooks",
+)
+
+
+@contextmanager
+def left_as_found(model: nn.Module) -> Generator[None]:
+    """Give the model back as it was: mode, hooks, ``requires_grad``, gradients, buffers and random state.
+
+    Inside, every parameter's ``.grad`` is ``None``, so that gradients that the caller has accumulated cannot be added
+    to; the same tensors are put back at the end. Buffers (running statistics) are restored to their values. The random
+    state is that of torch (every device in use), numpy and Python. All of it holds after an exception, too.
+
+    Args:
+        model: The model that is about to be run.
+
+    Example:
+        >>> model = nn.Sequential(nn.BatchNorm1d(2)).train()
+        >>> with left_as_found(model):
+        ...     _ = model.eval()
+        >>> model[0].training
+        True
+    """
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    hooks = [(table, dict(table)) for module in modules for table in _tables(module)]
+    parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    buffers = [(b, b._version, b.detach().clone()) for b in model.buffers()]  # pyright: ignore[reportPrivateUsage]
+    randomness = _random_state()
+    for parameter, _, _ in parameters:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        for table, entries in hooks:
+            table.clear()
+            table.update(entries)
+        for parameter, requires_grad, grad in parameters:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+        with torch.no_grad():
+            for buffer, version, value in buffers:
+                if buffer._version != version:  # pyright: ignore[reportPrivateUsage]
+                    buffer.copy_(value)
+        _set_random_state(randomness)
+
+
+def _tables(module: nn.Module) -> list[dict[int, Any]]:
+    return [getattr(module, name) for name in _HOOK_TABLES]
+
+
+def _random_state() -> tuple[Any, ...]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()
+
+
+def _set_random_state(state: tuple[Any, ...]) -> None:
+    torch_state, cuda, numpy_state, python_state = state
+    torch.set_rng_state(torch_state)
+    if cuda is not None:
+        torch.cuda.set_rng_state_all(cuda)
+    np.random.set_state(numpy_state)
+    random.setstate(python_state)
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by its name; a shared one under each of its names.
+
+    Example:
+        >>> list(named_tensors(nn.Linear(2, 3)))
+        ['weight', 'bias']
+    """
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that hold NaN or infinity.
+
+    Raises:
+        ModelError: One does; its name is in the message.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise ModelError(
+                f"{name!r} holds {bad} values that are NaN or infinite (of {tensor.numel()}), so nothing can be"
+                " computed from it; load the model from a state before its training diverged"
+            )
