@@ -46,7 +46,7 @@ def left_as_found(model: nn.Module) -> Generator[None]:
     modes = [module.training for module in modules]
     hooks = [(table, dict(table)) for module in modules for table in _tables(module)]
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    buffers = [(b, b._version, b.detach().clone()) for b in model.buffers()]  # pyright: ignore[reportPrivateUsage]
+    buffers = [(b, b.detach().clone()) for b in model.buffers()]
     randomness = _random_state()
     for parameter, _, _ in parameters:
         parameter.grad = None
@@ -62,9 +62,8 @@ def left_as_found(model: nn.Module) -> Generator[None]:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
         with torch.no_grad():
-            for buffer, version, value in buffers:
-                if buffer._version != version:  # pyright: ignore[reportPrivateUsage]
-                    buffer.copy_(value)
+            for buffer, value in buffers:
+                buffer.copy_(value)
         _set_random_state(randomness)
 
 
