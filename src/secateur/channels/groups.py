@@ -96,6 +96,19 @@ class Fixed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MacsTerm:
+    """Multiply-adds of one operator for one example.
+
+    Attributes:
+        count: Multiply-adds for each combination of the positions that are left.
+        axes: For each axis that can change, the unit of every position (numbered through all groups), -1 for what stays.
+    """
+
+    count: float
+    axes: tuple[Indices, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Channels:
     """What watching one forward pass found.
@@ -107,8 +120,7 @@ class Channels:
         shapes: The shape of every parameter and buffer.
         trainable: The names of parameters (the other names of ``shapes`` are buffers).
         bytes_per_item: Bytes of one number of each tensor.
-        uses: How many multiply-adds one entry of a weight costs in one forward pass of one example.
-        other_macs: Multiply-adds between activations, for one example.
+        macs: Multiply-adds of each convolution and matrix product, for one example.
         biases: The bias that belongs to a weight, where there is one.
         digest: Identifies the structure: a plan is refused by a model with another digest.
     """
@@ -119,8 +131,7 @@ class Channels:
     shapes: Mapping[str, tuple[int, ...]]
     trainable: frozenset[str]
     bytes_per_item: Mapping[str, int]
-    uses: Mapping[str, float]
-    other_macs: float
+    macs: tuple[MacsTerm, ...]
     biases: Mapping[str, str]
     digest: str
     notes: tuple[str, ...] = field(default=())
@@ -132,6 +143,18 @@ class Channels:
                 return group
         known = ", ".join(group.name for group in self.groups) or "none"
         raise ModelError(f"no group is named {name!r}; the groups are: {known}")
+
+    def starts(self) -> dict[str, int]:
+        """The number of each group's first unit, counted through all groups."""
+        result, start = {}, 0
+        for group in self.groups:
+            result[group.name] = start
+            start += group.width
+        return result
+
+    def units(self) -> int:
+        """Units in all groups."""
+        return sum(group.width for group in self.groups)
 
     def __repr__(self) -> str:
         return f"Channels({len(self.groups)} groups, {sum(g.width for g in self.groups)} channels)"

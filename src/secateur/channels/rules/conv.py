@@ -1,0 +1,94 @@
+"""Convolutions in one to three dimensions: plain, grouped, depthwise, transposed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from secateur.channels.ties import Call, Labels, Ties
+
+KERNEL = "is the size of a kernel"
+_SPATIAL = "is a spatial axis of a convolution"
+
+
+def tie_across(ties: Ties, labels: Labels | None, blocks: int) -> None:
+    """Tie position j of every block: an axis of ``blocks`` equal blocks loses the same positions in each."""
+    if labels is None or blocks == 1:
+        return
+    table = labels.reshape(blocks, -1)
+    for row in table[1:]:
+        ties.tie(table[0], row)
+
+
+def convolution(ties: Ties, call: Call) -> None:
+    """Tie the input's channels to what reads them in the weight; the result's channels are what the weight writes."""
+    x, weight, bias = call.args[:3]
+    transposed, groups = bool(call.args[6]), int(call.args[8])
+    axes_x, axes_w = ties.axes(x), ties.axes(weight)
+    spatial = weight.dim() - 2
+    channel = x.dim() - spatial - 1
+    for labels in axes_x[channel + 1 :]:
+        ties.fix(labels, _SPATIAL)
+    for labels in axes_w[2:]:
+        ties.fix(labels, KERNEL)
+    positions = math.prod((x if transposed else call.out).shape[channel + 1 :]) * math.prod(x.shape[:channel])
+    ties.macs(float(positions), *zip(axes_w, weight.shape, strict=True))
+    connect = _transposed if transposed else _plain
+    written = connect(ties, axes_x[channel], weight, groups)
+    if bias is not None:
+        ties.tie(written, ties.axes(bias)[0])
+        ties.bias(weight, bias)
+    ties.set(call.out, (*axes_x[:channel], written, *(None,) * spatial))
+
+
+def _plain(ties: Ties, channels: Labels | None, weight: torch.Tensor, groups: int) -> Labels | None:
+    """``weight [out, in/groups, ..]``: the labels of the output channels."""
+    rows, columns = ties.axes(weight)[:2]
+    if groups == 1:
+        ties.tie(channels, columns, "reads the network's input")
+        ties.read(weight, 1)
+        ties.write(weight, 0)
+        return rows
+    if weight.shape[1] == 1:
+        _depthwise(ties, channels, rows, groups)
+        ties.fix(columns, KERNEL)
+        return rows
+    tie_across(ties, channels, groups)
+    tie_across(ties, rows, groups)
+    ties.tie(
+        None if channels is None else channels.reshape(groups, -1)[0], columns, "reads the network's input"
+    )
+    ties.read(weight, 1)
+    ties.write(weight, 0)
+    return rows
+
+
+def _transposed(ties: Ties, channels: Labels | None, weight: torch.Tensor, groups: int) -> Labels | None:
+    """``weight [in, out/groups, ..]``: the labels of the output channels."""
+    rows, columns = ties.axes(weight)[:2]
+    if groups > 1 and weight.shape[0] == groups and weight.shape[1] == 1:
+        _depthwise(ties, channels, rows, groups)
+        ties.fix(columns, KERNEL)
+        return rows
+    ties.tie(channels, rows, "reads the network's input")
+    ties.read(weight, 0)
+    ties.write(weight, 1)
+    if groups == 1:
+        return columns
+    tie_across(ties, rows, groups)
+    return None if columns is None else np.tile(columns, groups)
+
+
+def _depthwise(ties: Ties, channels: Labels | None, rows: Labels | None, groups: int) -> None:
+    """Channel i is filtered by rows i*m .. i*m + m - 1 alone: it carries through."""
+    if rows is None:
+        ties.fix(channels, "is filtered by a fixed kernel")
+        return
+    for column in rows.reshape(groups, -1).T:
+        ties.tie(channels, column, "filters an axis of the input")
+
+
+aten = torch.ops.aten
+RULES = {aten.convolution: convolution}

@@ -1,0 +1,62 @@
+"""Norms: batch, layer, group and instance norm."""
+
+from __future__ import annotations
+
+import torch
+
+from secateur.channels.rules.conv import tie_across
+from secateur.channels.rules.elementwise import tensors_of
+from secateur.channels.ties import Call, Ties
+
+
+def batch_norm(ties: Ties, call: Call) -> None:
+    """One scale, shift, mean and variance a channel (axis 1)."""
+    axes = ties.axes(call.args[0])
+    for statistic in tensors_of(call.args[1:5]):
+        ties.tie(axes[1], ties.axes(statistic)[0], "is normalised by fixed numbers")
+    outs = tensors_of(call.out)
+    ties.set(outs[0], axes)
+    for saved in outs[1:]:
+        if saved.dim() == 1 and saved.shape[0] == call.args[0].shape[1]:
+            ties.set(saved, (axes[1],))
+
+
+def layer_norm(ties: Ties, call: Call) -> None:
+    """Statistics over the last axes, one scale and shift a position of them."""
+    x, shape = call.args[0], call.args[1]
+    axes = ties.axes(x)
+    for parameter in (call.arg(2, "weight"), call.arg(3, "bias")):
+        if parameter is not None:
+            for mine, theirs in zip(axes[-len(shape) :], ties.axes(parameter), strict=True):
+                ties.tie(mine, theirs, "is normalised by fixed numbers")
+    for labels in axes[-len(shape) :]:
+        ties.norm(labels)
+    ties.set(call.out[0], axes)
+
+
+def group_norm(ties: Ties, call: Call) -> None:
+    """Statistics over groups of channels: every group loses the same positions. One channel a group is plain."""
+    x, weight, bias = call.args[:3]
+    channels, groups = int(call.args[4]), int(call.args[6])
+    axes = ties.axes(x)
+    for parameter in (weight, bias):
+        if parameter is not None:
+            ties.tie(axes[1], ties.axes(parameter)[0], "is normalised by fixed numbers")
+    if groups < channels:
+        tie_across(ties, axes[1], groups)
+        ties.norm(axes[1])
+    ties.set(call.out[0], axes)
+
+
+aten = torch.ops.aten
+RULES = {
+    aten.native_batch_norm: batch_norm,
+    aten.cudnn_batch_norm: batch_norm,
+    aten.miopen_batch_norm: batch_norm,
+    aten._native_batch_norm_legit: batch_norm,
+    aten._native_batch_norm_legit_no_training: batch_norm,
+    aten._batch_norm_with_update: batch_norm,
+    aten._batch_norm_no_update: batch_norm,
+    aten.native_layer_norm: layer_norm,
+    aten.native_group_norm: group_norm,
+}

@@ -1,0 +1,118 @@
+"""Pooling, resampling, sums and other operators that run over whole axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from secateur.channels.rules.elementwise import tensors_of
+from secateur.channels.ties import Call, Labels, Ties
+
+
+def spatial(dimensions: int) -> Callable[[Ties, Call], None]:
+    """The last axes are pooled, padded or resampled; the channels before them pass."""
+
+    def rule(ties: Ties, call: Call) -> None:
+        axes = ties.axes(call.args[0])
+        for labels in axes[-dimensions:]:
+            ties.fix(labels, f"is pooled or resampled by {call.name}")
+        for out in tensors_of(call.out):
+            ties.set(out, (*axes[:-dimensions], *(None,) * dimensions))
+
+    return rule
+
+
+def _dims(value: int | Sequence[int] | None, count: int) -> set[int]:
+    if value is None or (isinstance(value, (list, tuple)) and not value):
+        return set(range(count))
+    chosen = (value,) if isinstance(value, int) else value
+    return {int(dim) % max(count, 1) for dim in chosen}
+
+
+def reduction(position: int = 1, name: str = "dim") -> Callable[[Ties, Call], None]:
+    """Some axes are summed, averaged or searched over. A statistic over channels changes with them: they stay."""
+
+    def rule(ties: Ties, call: Call) -> None:
+        x = call.args[0]
+        axes = ties.axes(x)
+        value = call.arg(position, name)
+        dims = _dims(None if isinstance(value, (bool, torch.dtype, float)) else value, x.dim())
+        for dim in dims:
+            ties.fix(axes[dim], f"is run over by {call.name}")
+        for out in tensors_of(call.out):
+            keep = out.dim() == x.dim()
+            kept: list[Labels | None] = [
+                None if dim in dims else labels for dim, labels in enumerate(axes) if keep or dim not in dims
+            ]
+            if len(kept) == out.dim():
+                ties.set(out, kept)
+
+    return rule
+
+
+def along(position: int = 1, name: str = "dim", default: int = -1) -> Callable[[Ties, Call], None]:
+    """An operator mixes the positions of one axis and keeps the shape (softmax, sort, cumulative sum)."""
+
+    def rule(ties: Ties, call: Call) -> None:
+        x = call.args[0]
+        axes = list(ties.axes(x))
+        if axes:
+            dim = int(call.arg(position, name, default)) % x.dim()
+            ties.fix(axes[dim], f"is run over by {call.name}")
+            axes[dim] = None
+        for out in tensors_of(call.out):
+            ties.set(out, axes)
+
+    return rule
+
+
+aten = torch.ops.aten
+RULES = {
+    aten.avg_pool2d: spatial(2),
+    aten.avg_pool3d: spatial(3),
+    aten.max_pool2d_with_indices: spatial(2),
+    aten.max_pool3d_with_indices: spatial(3),
+    aten._adaptive_avg_pool2d: spatial(2),
+    aten._adaptive_avg_pool3d: spatial(3),
+    aten.adaptive_max_pool2d: spatial(2),
+    aten.adaptive_max_pool3d: spatial(3),
+    aten.reflection_pad1d: spatial(1),
+    aten.reflection_pad2d: spatial(2),
+    aten.reflection_pad3d: spatial(3),
+    aten.replication_pad1d: spatial(1),
+    aten.replication_pad2d: spatial(2),
+    aten.replication_pad3d: spatial(3),
+    aten.upsample_nearest1d: spatial(1),
+    aten.upsample_nearest2d: spatial(2),
+    aten.upsample_nearest3d: spatial(3),
+    aten._upsample_nearest_exact1d: spatial(1),
+    aten._upsample_nearest_exact2d: spatial(2),
+    aten.upsample_linear1d: spatial(1),
+    aten.upsample_bilinear2d: spatial(2),
+    aten._upsample_bilinear2d_aa: spatial(2),
+    aten.upsample_bicubic2d: spatial(2),
+    aten.upsample_trilinear3d: spatial(3),
+    aten.mean: reduction(),
+    aten.sum: reduction(),
+    aten.amax: reduction(),
+    aten.amin: reduction(),
+    aten.max: reduction(),
+    aten.min: reduction(),
+    aten.argmax: reduction(),
+    aten.argmin: reduction(),
+    aten.prod: reduction(),
+    aten.any: reduction(),
+    aten.all: reduction(),
+    aten.var: reduction(),
+    aten.std: reduction(),
+    aten.var_mean: reduction(),
+    aten.std_mean: reduction(),
+    aten.logsumexp: reduction(),
+    aten.linalg_vector_norm: reduction(2),
+    aten._softmax: along(),
+    aten._log_softmax: along(),
+    aten.cumsum: along(),
+    aten.sort: along(),
+    aten.topk: along(2),
+}

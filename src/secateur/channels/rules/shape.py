@@ -1,0 +1,342 @@
+"""Operators that move, join, split and index axes without computing anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from secateur.channels.rules.elementwise import tensors_of
+from secateur.channels.ties import FIXED, Axes, Call, Labels, Ties, vector
+
+_CODE = "is divided at positions that the network's code fixes"
+
+
+# --- views ------------------------------------------------------------------------------------------------------
+
+
+def _segments(old: Sequence[int], new: Sequence[int]) -> list[tuple[range, range]]:
+    """Cut two shapes of the same size into the smallest stretches whose products agree.
+
+    >>> _segments((2, 6, 5, 5), (2, 150))
+    [(range(0, 1), range(0, 1)), (range(1, 4), range(1, 2))]
+    """
+    result: list[tuple[range, range]] = []
+    i = j = 0
+    while i < len(old) and j < len(new):
+        a, b, left, right = i, j, old[i], new[j]
+        i, j = i + 1, j + 1
+        while left != right:
+            if left < right:
+                left, i = left * old[i], i + 1
+            else:
+                right, j = right * new[j], j + 1
+        result.append((range(a, i), range(b, j)))
+    return result
+
+
+def _joint(axes: Axes, sizes: Sequence[int]) -> Labels:
+    """One label for each combination of several axes, exactly one of which carries labels."""
+    axis, labels = next((axis, labels) for axis, labels in enumerate(axes) if labels is not None)
+    spread = labels.reshape([-1 if dim == axis else 1 for dim in range(len(sizes))])
+    return np.broadcast_to(spread, tuple(sizes))
+
+
+def _spread(ties: Ties, table: Labels) -> list[Labels | None]:
+    """The labels of each axis of a table: one axis carries them, the others repeat it.
+
+    Where several axes vary (a channel axis divided into blocks), all but the last varying one stay whole: positions are
+    tied along them, so that every block loses the same positions.
+    """
+    varying = [axis for axis in range(table.ndim) if (table != table.take([0], axis=axis)).any()]
+    carrier = varying[-1] if varying else int(np.argmax(table.shape))
+    rows = np.moveaxis(table, carrier, -1).reshape(-1, table.shape[carrier])
+    if len(varying) > 1:
+        for row in rows[1:]:
+            ties.tie(rows[0], row)
+    return [rows[0] if axis == carrier else None for axis in range(table.ndim)]
+
+
+def reshape(ties: Ties, axes: Axes, old: Sequence[int], new: Sequence[int]) -> list[Labels | None]:
+    """The labels after a view of shape ``old`` as shape ``new``."""
+    result: list[Labels | None] = [None] * len(new)
+    for before, after in _segments(old, new):
+        if len(before) == 1 and len(after) == 1:
+            result[after[0]] = axes[before[0]]
+            continue
+        present = [axis for axis in before if axes[axis] is not None]
+        wide = [axis for axis in present if old[axis] > 1] or present[:1]
+        if len(wide) > 1:
+            for axis in wide:
+                ties.fix(axes[axis], "is merged with another channel axis by a view")
+            continue
+        if wide:
+            joint = _joint(
+                tuple(axes[axis] if axis in wide else None for axis in before), [old[axis] for axis in before]
+            )
+            if len(after) == 1:
+                result[after[0]] = joint.reshape(-1)
+                continue
+            spread = _spread(ties, joint.reshape([new[axis] for axis in after]))
+            for axis, labels in zip(after, spread, strict=True):
+                result[axis] = labels
+    return result
+
+
+def view(ties: Ties, call: Call) -> None:
+    """Axes are merged or divided; the order of the elements stays."""
+    x, out = call.args[0], call.out
+    if _flattens_input(ties, x, out):
+        return
+    if x.numel() == 0:
+        ties.set(out, (None,) * out.dim())
+        return
+    ties.set(out, reshape(ties, ties.axes(x), x.shape, out.shape), parameter=ties.parameter(x))
+
+
+def _flattens_input(ties: Ties, x: torch.Tensor, out: torch.Tensor) -> bool:
+    """Where removable inputs are flattened at once, every position is a feature of its own."""
+    track = getattr(x, "_secateur_axes", None)
+    flat = (
+        track is not None
+        and track.is_input
+        and out.dim() == 2
+        and out.shape[0] == x.shape[0]
+        and out.shape[1] == math.prod(x.shape[1:])
+    )
+    if not flat or ties.flat_input is None:
+        return False
+    ties.flattened = True
+    ties.set(out, (None, ties.flat_input))
+    return True
+
+
+def permute(ties: Ties, call: Call) -> None:
+    """Axes change places."""
+    x = call.args[0]
+    ties.set(
+        call.out, [ties.axes(x)[int(dim) % x.dim()] for dim in call.args[1]], parameter=ties.parameter(x)
+    )
+
+
+def transpose(ties: Ties, call: Call) -> None:
+    """Two axes change places."""
+    x = call.args[0]
+    axes = list(ties.axes(x))
+    a, b = (call.args[1] % x.dim(), call.args[2] % x.dim()) if len(call.args) > 2 else (0, x.dim() - 1)
+    if x.dim() >= 2:
+        axes[a], axes[b] = axes[b], axes[a]
+    ties.set(call.out, axes, parameter=ties.parameter(x))
+
+
+def unsqueeze(ties: Ties, call: Call) -> None:
+    """An axis of size one is added."""
+    x = call.args[0]
+    axes = list(ties.axes(x))
+    axes.insert(int(call.args[1]) % (x.dim() + 1), None)
+    ties.set(call.out, axes, parameter=ties.parameter(x))
+
+
+def squeeze(ties: Ties, call: Call) -> None:
+    """Axes of size one are dropped."""
+    x = call.args[0]
+    chosen = call.arg(1, "dim")
+    dims = range(x.dim()) if chosen is None else [chosen] if isinstance(chosen, int) else chosen
+    gone = {int(dim) % max(x.dim(), 1) for dim in dims}
+    axes = [labels for dim, labels in enumerate(ties.axes(x)) if not (dim in gone and x.shape[dim] == 1)]
+    ties.set(call.out, axes, parameter=ties.parameter(x))
+
+
+def expand(ties: Ties, call: Call) -> None:
+    """Axes of size one are repeated without copying."""
+    x, out = call.args[0], call.out
+    axes = ties.axes(x)
+    lead = out.dim() - x.dim()
+    kept = [labels if x.shape[dim] == out.shape[lead + dim] else None for dim, labels in enumerate(axes)]
+    ties.set(out, [*(None,) * lead, *kept])
+
+
+def repeat(ties: Ties, call: Call) -> None:
+    """Every axis is repeated end to end."""
+    x, times = call.args[0], [int(n) for n in call.args[1]]
+    lead = len(times) - x.dim()
+    axes = [
+        labels if labels is None or n == 1 else np.tile(labels, n)
+        for labels, n in zip(ties.axes(x), times[lead:], strict=True)
+    ]
+    ties.set(call.out, [*(None,) * lead, *axes])
+
+
+def flip(ties: Ties, call: Call) -> None:
+    """Axes are reversed."""
+    x = call.args[0]
+    dims = {int(dim) % x.dim() for dim in call.args[1]}
+    axes = [
+        labels[::-1] if labels is not None and dim in dims else labels
+        for dim, labels in enumerate(ties.axes(x))
+    ]
+    ties.set(call.out, axes)
+
+
+# --- joining and dividing -----------------------------------------------------------------------------------------
+
+
+def cat(ties: Ties, call: Call) -> None:
+    """Tensors are joined along an axis, which carries their labels one after the other."""
+    parts = [part for part in call.args[0] if part.dim() == call.out.dim()]
+    dim = int(call.arg(1, "dim", 0)) % call.out.dim()
+    axes = [ties.axes(part) for part in parts]
+    result: list[Labels | None] = []
+    for axis in range(call.out.dim()):
+        columns = [entry[axis] for entry in axes]
+        if all(labels is None for labels in columns):
+            result.append(None)
+        elif axis == dim:
+            sized = zip(columns, parts, strict=True)
+            result.append(np.concatenate([vector(labels, part.shape[axis]) for labels, part in sized]))
+        else:
+            first = next(labels for labels in columns if labels is not None)
+            for labels in columns:
+                ties.tie(first, labels)
+            result.append(first)
+    ties.set(call.out, result)
+
+
+def stack(ties: Ties, call: Call) -> None:
+    """Tensors of one shape are joined along a new axis."""
+    parts = list(call.args[0])
+    dim = int(call.arg(1, "dim", 0)) % call.out.dim()
+    first = list(ties.axes(parts[0]))
+    for part in parts[1:]:
+        for axis, labels in enumerate(ties.axes(part)):
+            ties.tie(first[axis], labels)
+            first[axis] = labels if first[axis] is None else first[axis]
+    first.insert(dim, None)
+    ties.set(call.out, first)
+
+
+def split(ties: Ties, call: Call) -> None:
+    """An axis is divided. Equal parts lose the same positions each, so that they stay equal; others stay whole."""
+    x = call.args[0]
+    dim = int(call.arg(2, "dim", 0)) % x.dim()
+    axes = list(ties.axes(x))
+    labels = axes[dim]
+    sizes = [part.shape[dim] for part in call.out]
+    equal = len(set(sizes)) == 1
+    if labels is not None and not equal:
+        ties.fix(labels, _CODE)
+    start = 0
+    for part, size in zip(call.out, sizes, strict=True):
+        piece = None if labels is None else labels[start : start + size]
+        if labels is not None and equal and start:
+            ties.tie(labels[:size], piece)
+        ties.set(part, [piece if axis == dim else entry for axis, entry in enumerate(axes)])
+        start += size
+
+
+def unbind(ties: Ties, call: Call) -> None:
+    """Every position of an axis becomes a tensor of its own: the axis stays whole."""
+    x = call.args[0]
+    dim = int(call.arg(1, "dim", 0)) % x.dim()
+    axes = list(ties.axes(x))
+    ties.fix(axes.pop(dim), _CODE)
+    for part in call.out:
+        ties.set(part, axes)
+
+
+# --- indexing -----------------------------------------------------------------------------------------------------
+
+
+def slice_(ties: Ties, call: Call) -> None:
+    """A stretch of an axis. All of it is the axis itself; less is a position that the code fixes."""
+    x, out = call.args[0], call.out
+    dim = int(call.arg(1, "dim", 0)) % x.dim()
+    axes = list(ties.axes(x))
+    whole = out.shape[dim] == x.shape[dim]
+    if not whole:
+        ties.fix(axes[dim], _CODE)
+        axes[dim] = None
+    ties.set(out, axes, parameter=ties.parameter(x) if whole else None)
+
+
+def select(ties: Ties, call: Call) -> None:
+    """One position of an axis."""
+    x = call.args[0]
+    axes = list(ties.axes(x))
+    ties.fix(axes.pop(int(call.args[1]) % x.dim()), _CODE)
+    ties.set(call.out, axes)
+
+
+def index(ties: Ties, call: Call) -> None:
+    """Axes are indexed by tensors of positions: those axes and the positions stay as they are."""
+    x, indices = call.args[0], list(call.args[1])
+    axes = list(ties.axes(x))
+    used = [dim for dim, entry in enumerate(indices) if entry is not None]
+    for entry in tensors_of(indices):
+        for labels in ties.axes(entry):
+            ties.fix(labels, "chooses positions of another tensor")
+    for dim in used:
+        ties.fix(axes[dim], "is indexed by positions that are data")
+    kept: list[Labels | None] = [labels for dim, labels in enumerate(axes) if dim not in used]
+    adjacent = used == list(range(used[0], used[0] + len(used)))
+    place = used[0] if adjacent else 0
+    result = kept[:place] + [None] * (call.out.dim() - len(kept)) + kept[place:]
+    ties.set(call.out, result)
+
+
+def index_select(ties: Ties, call: Call) -> None:
+    """One axis is indexed by a vector of positions: it stays as it is."""
+    x = call.args[0]
+    axes = list(ties.axes(x))
+    dim = int(call.args[1]) % x.dim()
+    ties.fix(axes[dim], "is indexed by positions that are data")
+    axes[dim] = None
+    ties.set(call.out, axes)
+
+
+def pad(ties: Ties, call: Call) -> None:
+    """Axes are lengthened by constants, which can never be cut; a negative amount cuts at fixed positions."""
+    x, amounts = call.args[0], [int(n) for n in call.args[1]]
+    axes = list(ties.axes(x))
+    for pair in range(len(amounts) // 2):
+        before, after = amounts[2 * pair], amounts[2 * pair + 1]
+        dim = x.dim() - 1 - pair
+        labels = axes[dim]
+        if labels is None or (before == 0 and after == 0):
+            continue
+        if before < 0 or after < 0:
+            ties.fix(labels, _CODE)
+            axes[dim] = None
+        else:
+            axes[dim] = np.pad(labels, (before, after), constant_values=FIXED)
+    ties.set(call.out, axes)
+
+
+aten = torch.ops.aten
+RULES = {
+    aten.view: view,
+    aten._unsafe_view: view,
+    aten.reshape: view,
+    aten._reshape_alias: view,
+    aten.permute: permute,
+    aten.transpose: transpose,
+    aten.t: transpose,
+    aten.unsqueeze: unsqueeze,
+    aten.squeeze: squeeze,
+    aten.expand: expand,
+    aten.repeat: repeat,
+    aten.flip: flip,
+    aten.cat: cat,
+    aten.stack: stack,
+    aten.split: split,
+    aten.split_with_sizes: split,
+    aten.unsafe_split: split,
+    aten.unbind: unbind,
+    aten.slice: slice_,
+    aten.select: select,
+    aten.index: index,
+    aten.index_select: index_select,
+    aten.constant_pad_nd: pad,
+}

@@ -1,0 +1,188 @@
+"""Labels on the axes of tensors, and the ties between them.
+
+Every axis of a tensor carries a vector of integer labels, one per index, or ``None`` where nothing on it can ever be
+removed (a batch axis, a spatial axis). Operators *tie* labels: tied positions are the same channel. Label 0 is FIXED: what
+is tied to it stays. Ties are only collected here; one call at the end (:mod:`secateur.channels.units`) turns them into
+units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Labels: TypeAlias = NDArray[np.int64]
+Axes: TypeAlias = "tuple[Labels | None, ...]"
+
+FIXED = 0
+_ATTRIBUTE = "_secateur_axes"
+
+
+@dataclass(slots=True)
+class Track:
+    """What is known of one tensor: its labels, and the parameter it is (or is a view of)."""
+
+    axes: Axes
+    parameter: str | None = None
+    is_input: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Where the labels of one axis of a parameter, buffer or input begin."""
+
+    tensor: str
+    axis: int
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Multiply-adds of one operator: ``count`` times the number of labels that are left in each vector."""
+
+    count: float
+    factors: tuple[Labels, ...]
+
+
+@dataclass
+class Ties:
+    """Collects labels, ties and multiply-adds during one forward pass. Knows nothing of the dispatcher."""
+
+    bases: list[Base] = field(default_factory=list)
+    pairs: list[tuple[Labels, Labels]] = field(default_factory=list)
+    fixed: list[tuple[Labels, str]] = field(default_factory=list)
+    writers: list[Labels] = field(default_factory=list)
+    readers: list[Labels] = field(default_factory=list)
+    inexact: list[Labels] = field(default_factory=list)
+    unknown: Counter[str] = field(default_factory=Counter)
+    products: list[Product] = field(default_factory=list)
+    biases: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    counting: bool = True
+    flat_input: Labels | None = None
+    flattened: bool = False
+    input_touched: bool = False
+    next_label: int = 1
+
+    # --- labels -------------------------------------------------------------------------------------------------
+
+    def fresh(self, size: int) -> Labels:
+        """New labels that are tied to nothing yet."""
+        start = self.next_label
+        self.next_label = start + size
+        return np.arange(start, start + size, dtype=np.int64)
+
+    def base(self, tensor: str, axis: int, size: int) -> Labels:
+        """New labels for one axis of a parameter, buffer or input."""
+        labels = self.fresh(size)
+        self.bases.append(Base(tensor, axis, int(labels[0]) if size else self.next_label, size))
+        return labels
+
+    def track_of(self, tensor: torch.Tensor) -> Track | None:
+        """What is known of a tensor, or None for one that no rule has seen."""
+        track: Track | None = getattr(tensor, _ATTRIBUTE, None)
+        if track is not None:
+            if track.parameter is not None:
+                self.used.add(track.parameter)
+            if track.is_input:
+                self.input_touched = True
+        return track
+
+    def axes(self, tensor: torch.Tensor) -> Axes:
+        """The labels of a tensor; a tensor that no rule has seen is a constant, which cannot change."""
+        track = self.track_of(tensor)
+        return track.axes if track is not None else (None,) * tensor.dim()
+
+    def parameter(self, tensor: torch.Tensor | None) -> str | None:
+        """The name of the parameter that a tensor is, or is a view of."""
+        track = None if tensor is None else self.track_of(tensor)
+        return track.parameter if track is not None else None
+
+    def set(
+        self, tensor: torch.Tensor, axes: Sequence[Labels | None], *, parameter: str | None = None
+    ) -> None:
+        """Give a tensor its labels."""
+        setattr(tensor, _ATTRIBUTE, Track(tuple(axes), parameter))
+
+    # --- ties ---------------------------------------------------------------------------------------------------
+
+    def tie(
+        self,
+        a: Labels | None,
+        b: Labels | None,
+        reason: str = "is added to or multiplied with something fixed",
+    ) -> None:
+        """Say that two label vectors of the same length are the same axis."""
+        if a is b:
+            return
+        if a is None or b is None:
+            self.fix(a if b is None else b, reason)
+            return
+        self.pairs.append((a, b))
+
+    def fix(self, labels: Labels | None, reason: str) -> None:
+        """Say that an axis cannot be cut."""
+        if labels is not None:
+            self.fixed.append((labels, reason))
+
+    def write(self, tensor: torch.Tensor, axis: int) -> None:
+        """Say that the rows of a parameter compute a channel."""
+        self._mark(self.writers, tensor, axis)
+
+    def read(self, tensor: torch.Tensor, axis: int) -> None:
+        """Say that the columns of a parameter consume a channel."""
+        self._mark(self.readers, tensor, axis)
+
+    def _mark(self, marks: list[Labels], tensor: torch.Tensor, axis: int) -> None:
+        track = self.track_of(tensor)
+        if track is not None and track.parameter is not None:
+            labels = track.axes[axis]
+            if labels is not None:
+                marks.append(labels)
+
+    def norm(self, labels: Labels | None) -> None:
+        """Say that a norm takes statistics over an axis: cutting it changes what stays."""
+        if labels is not None:
+            self.inexact.append(labels)
+
+    def bias(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """Say which bias belongs to a weight."""
+        names = self.parameter(weight), self.parameter(bias)
+        if names[0] is not None and names[1] is not None:
+            self.biases[names[0]] = names[1]
+
+    def macs(self, count: float, *factors: tuple[Labels | None, int]) -> None:
+        """Count ``count`` x the product of the factors' lengths as multiply-adds; each factor is (labels, length)."""
+        if not self.counting:
+            return
+        constant = count * math.prod(length for labels, length in factors if labels is None)
+        self.products.append(Product(constant, tuple(labels for labels, _ in factors if labels is not None)))
+
+
+def vector(labels: Labels | None, size: int) -> Labels:
+    """Labels as an array, FIXED ones written out."""
+    return np.zeros(size, dtype=np.int64) if labels is None else labels
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an operator as a rule sees it."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument by position or name."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)

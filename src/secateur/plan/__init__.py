@@ -1,0 +1,21 @@
+"""Plans: what to cut, decided before anything moves."""
+
+from secateur.plan.budget import Budget, Bytes, Macs, Parameters
+from secateur.plan.change import ALL_READERS, Change, Mix, Plan
+from secateur.plan.compensate import compensate
+from secateur.plan.select import change_of, plan, plan_for
+
+__all__ = [
+    "ALL_READERS",
+    "Budget",
+    "Bytes",
+    "Change",
+    "Macs",
+    "Mix",
+    "Parameters",
+    "Plan",
+    "change_of",
+    "compensate",
+    "plan",
+    "plan_for",
+]

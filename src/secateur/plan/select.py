@@ -1,0 +1,235 @@
+"""From scores to a plan: which units go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.channels import Channels, Group
+from secateur.cost import CostModel
+from secateur.criteria import Merge, Scores, normalised
+from secateur.errors import BudgetError, NothingToCutError, PlanError, SettingsError
+from secateur.plan.budget import Budget
+from secateur.plan.change import ALL_READERS, Change, Mix, Plan
+
+Scope = Literal["layer", "global"]
+Remove: TypeAlias = float | Mapping[str, float]
+Indices: TypeAlias = NDArray[np.int64]
+
+
+def _ascending(values: NDArray[np.float64]) -> Indices:
+    """Units in the order in which they go: lowest score first; of equal ones the highest index first."""
+    count = len(values)
+    return np.lexsort((-np.arange(count), values)).astype(np.int64)
+
+
+def _share(value: float, name: str) -> float:
+    if not 0 <= value < 1:
+        raise SettingsError(
+            f"remove={value} for {name}: it must be a share from 0 up to, but not including, 1"
+        )
+    return float(value)
+
+
+def _count(group: Group, share: float, round_to: int) -> int:
+    """How many units of a group stay: at least one, and a multiple of ``round_to`` (never more than there are)."""
+    left = max(group.width - int(share * group.width + 1e-9), 1)
+    if round_to > 1:
+        left = min(-(-left // round_to) * round_to, group.width)
+    return left
+
+
+def _chosen(channels: Channels, scores: Scores, groups: Iterable[str] | None) -> list[Group]:
+    if not channels.groups:
+        raise NothingToCutError(
+            "nothing can be cut: no group of channels is free. "
+            + "; ".join(f"{fixed.tensor}[{fixed.axis}] {fixed.reason}" for fixed in channels.fixed[:5])
+        )
+    wanted = None if groups is None else [channels.group(name).name for name in groups]
+    chosen = [g for g in channels.groups if g.name in scores.values and (wanted is None or g.name in wanted)]
+    if not chosen:
+        raise NothingToCutError(
+            "nothing can be cut: none of the chosen groups has a score; score them or choose others"
+        )
+    for group in chosen:
+        if len(scores.values[group.name]) != group.width:
+            raise PlanError(
+                f"group {group.name!r} has {group.width} units but {len(scores.values[group.name])} scores;"
+                " score the network that is to be cut"
+            )
+    return chosen
+
+
+def change_of(group: Group, kept: Indices, merge: Merge | None = None) -> Change:
+    """The change that keeps some units of a group, removed ones folded into others where a criterion says how."""
+    kept = np.sort(kept)
+    if merge is None:
+        return Change(group.name, group.width, kept)
+    place = np.full(group.width, -1, dtype=np.int64)
+    place[kept] = np.arange(len(kept))
+    matrix = np.zeros((group.width, len(kept)))
+    shift = np.zeros(group.width)
+    for unit in range(group.width):
+        scale, offset, at = 1.0, 0.0, unit
+        while place[at] < 0:  # follow the chain: each was folded into one that was still there
+            offset += scale * merge.shift[at]
+            scale *= merge.scale[at]
+            at = int(merge.into[at])
+        matrix[unit, place[at]] = scale
+        shift[unit] = offset
+    return Change(group.name, group.width, kept, {ALL_READERS: Mix(matrix, shift if shift.any() else None)})
+
+
+def plan_for(channels: Channels, changes: Iterable[Change], model: CostModel | None = None) -> Plan:
+    """A plan of given changes, with what the network will then cost."""
+    model = model or CostModel(channels)
+    real = [change for change in changes if len(change.take) != change.width or change.mixes]
+    widths: dict[str, int] = {}
+    for change in real:
+        if len(change.take) > len(change.kept):
+            widths[change.group] = len(change.take)
+    if widths:
+        raise PlanError(
+            f"widening is planned for {', '.join(widths)}; its cost is not counted by this function"
+        )
+    return Plan(
+        digest=channels.digest,
+        groups=tuple(channels.group(change.group) for change in real),
+        changes=tuple(real),
+        biases=channels.biases,
+        before=model.total(),
+        after=model.kept({change.group: change.kept for change in real}),
+    )
+
+
+def _by_layer(chosen: list[Group], scores: Scores, remove: Remove, round_to: int) -> dict[str, Indices]:
+    kept: dict[str, Indices] = {}
+    for group in chosen:
+        if isinstance(remove, Mapping):
+            share = _share(remove[group.name], group.name) if group.name in remove else 0.0
+        else:
+            share = _share(remove, group.name)
+        order = _ascending(scores.values[group.name].double().numpy())
+        kept[group.name] = np.sort(order[group.width - _count(group, share, round_to) :])
+    return kept
+
+
+class _Ranking:
+    """All units of several groups in the order in which they go; the best unit of each group never does."""
+
+    def __init__(self, chosen: list[Group], scores: Scores, round_to: int) -> None:
+        self.groups, self.round_to = chosen, round_to
+        values, owner, unit = [], [], []
+        for number, group in enumerate(chosen):
+            own = scores.values[group.name].double().numpy()
+            own = own[_ascending(own)]
+            values.append(own[:-1])
+            owner.append(np.full(group.width - 1, number))
+            unit.append(np.arange(group.width - 1))
+        flat, self.owner = np.concatenate(values), np.concatenate(owner)
+        self.order = np.lexsort((np.concatenate(unit), self.owner, flat))
+        self.orders = {group.name: _ascending(scores.values[group.name].double().numpy()) for group in chosen}
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def kept(self, count: int) -> dict[str, Indices]:
+        """What stays when the first ``count`` units go (fewer of a group where widths are rounded up)."""
+        gone = np.bincount(self.owner[self.order[:count]], minlength=len(self.groups))
+        kept: dict[str, Indices] = {}
+        for group, number in zip(self.groups, gone, strict=True):
+            left = group.width - int(number)
+            if self.round_to > 1:
+                left = min(-(-left // self.round_to) * self.round_to, group.width)
+            kept[group.name] = np.sort(self.orders[group.name][group.width - left :])
+        return kept
+
+
+def _within(ranking: _Ranking, model: CostModel, budget: Budget) -> dict[str, Indices]:
+    """The fewest removals, lowest scores first, that meet a budget."""
+    before = model.total()
+    low, high = 0, len(ranking)
+    best = ranking.kept(high)
+    if not budget.met(model.kept(best), before):
+        raise BudgetError(
+            f"{budget} cannot be met: with one unit left in each of {len(ranking.groups)} groups the network has"
+            f" {model.kept(best)} (now {before}). Ask for less, or free more groups."
+        )
+    while low < high:
+        middle = (low + high) // 2
+        kept = ranking.kept(middle)
+        if budget.met(model.kept(kept), before):
+            high, best = middle, kept
+        else:
+            low = middle + 1
+    return best
+
+
+def plan(
+    channels: Channels,
+    scores: Scores,
+    *,
+    remove: Remove | None = None,
+    budget: Budget | None = None,
+    scope: Scope = "layer",
+    normalise: Literal["none", "l1", "l2"] | None = None,
+    round_to: int = 1,
+    groups: Iterable[str] | None = None,
+) -> Plan:
+    """Decide which units go: those with the lowest scores. Nothing is changed yet.
+
+    Args:
+        channels: What watching the network found.
+        scores: A score for every unit; the lowest go first, of equal ones the one with the highest index.
+        remove: The share of units that goes, from 0 up to 1 (not included); by group name where it is a mapping.
+        budget: Instead of a share: the fewest removals, over all groups, that meet ``Macs``, ``Parameters`` or ``Bytes``.
+        scope: ``layer`` removes the share from every group, ``global`` ranks the units of all groups together.
+        normalise: For ``global``: divide a group's scores by their L1 or L2 norm first, so that groups compare.
+        round_to: Widths that stay are rounded up to a multiple of it.
+
+    Returns:
+        The plan, with the exact cost of the network after it.
+
+    Raises:
+        SettingsError: Neither or both of ``remove`` and ``budget`` are given, or one is out of range.
+        NothingToCutError: No group may be cut.
+        BudgetError: The budget cannot be reached.
+        PlanError: The scores are of another network.
+
+    Example:
+        >>> import torch, secateur
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+        >>> channels = secateur.watch(net, torch.zeros(1, 8))
+        >>> scores = secateur.score(net, channels, "l1")
+        >>> print(plan(channels, scores, remove=0.5))
+        1 groups, 3 channels removed: 68 -> 35 parameters, 60 -> 30 MACs
+          0: 6 -> 3
+    """
+    if (remove is None) == (budget is None):
+        raise SettingsError(
+            "give either remove=, a share of the units, or budget=, what the network may cost"
+        )
+    if round_to < 1:
+        raise SettingsError(f"round_to={round_to} must be at least 1")
+    if scope not in ("layer", "global"):
+        raise SettingsError(f"scope={scope!r} must be 'layer' or 'global'")
+    chosen = _chosen(channels, scores, groups)
+    ranked = normalised(scores, normalise)
+    model = CostModel(channels)
+    if budget is not None:
+        kept = _within(_Ranking(chosen, ranked, round_to), model, budget)
+    elif scope == "layer" or isinstance(remove, Mapping):
+        kept = _by_layer(chosen, ranked, remove if remove is not None else 0.0, round_to)
+    else:
+        ranking = _Ranking(chosen, ranked, round_to)
+        total = sum(group.width for group in chosen)
+        share = _share(float(remove if remove is not None else 0.0), "the network")
+        kept = ranking.kept(min(int(share * total + 1e-9), len(ranking)))
+    changes = [
+        change_of(channels.group(name), units, scores.merges.get(name)) for name, units in kept.items()
+    ]
+    return plan_for(channels, changes, model)

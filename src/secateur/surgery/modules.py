@@ -1,0 +1,89 @@
+"""Attributes of modules that repeat a size: made to fit the tensors again, by class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+
+def _convolution(module: nn.Module) -> None:
+    if not isinstance(module, nn.modules.conv._ConvNd):  # pyright: ignore[reportPrivateUsage]
+        return
+    first, second = module.weight.shape[:2]
+    depthwise = module.groups > 1 and module.groups == module.in_channels and second == 1
+    if module.transposed:
+        if depthwise:
+            module.groups = first
+        module.in_channels, module.out_channels = first, second * module.groups
+    else:
+        if depthwise:  # channel i is filtered by a fixed number of rows, so the groups follow the rows
+            module.groups = first * module.groups // module.out_channels
+        module.out_channels, module.in_channels = first, second * module.groups
+
+
+def _linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+
+
+def _bilinear(module: nn.Module) -> None:
+    if isinstance(module, nn.Bilinear):
+        module.out_features, module.in1_features, module.in2_features = module.weight.shape
+
+
+def _batch_norm(module: nn.Module) -> None:
+    if isinstance(module, nn.modules.batchnorm._NormBase):  # pyright: ignore[reportPrivateUsage]
+        sized = module.weight if module.weight is not None else module.running_mean  # pyright: ignore[reportUnnecessaryComparison]
+        if sized is not None:
+            module.num_features = sized.shape[0]
+
+
+def _layer_norm(module: nn.Module) -> None:
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and module.weight is not None:  # pyright: ignore[reportUnnecessaryComparison]
+        module.normalized_shape = tuple(module.weight.shape)
+
+
+def _group_norm(module: nn.Module) -> None:
+    if isinstance(module, nn.GroupNorm) and module.weight is not None:  # pyright: ignore[reportUnnecessaryComparison]
+        if module.num_groups == module.num_channels:  # one channel a group
+            module.num_groups = module.weight.shape[0]
+        module.num_channels = module.weight.shape[0]
+
+
+def _prelu(module: nn.Module) -> None:
+    if isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.shape[0]
+
+
+def _embedding(module: nn.Module) -> None:
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+_FITTERS: tuple[Callable[[nn.Module], None], ...] = (
+    _convolution,
+    _linear,
+    _bilinear,
+    _batch_norm,
+    _layer_norm,
+    _group_norm,
+    _prelu,
+    _embedding,
+)
+
+
+def fit_attributes(module: nn.Module) -> None:
+    """Set the sizes that a module keeps as attributes from the shapes of its own tensors.
+
+    Subclasses of PyTorch's modules are covered. Children are not visited.
+
+    Example:
+        >>> layer = nn.Linear(4, 3)
+        >>> layer.weight = nn.Parameter(layer.weight[:2].detach())
+        >>> fit_attributes(layer)
+        >>> layer.out_features
+        2
+    """
+    for fitter in _FITTERS:
+        fitter(module)

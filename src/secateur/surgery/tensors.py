@@ -1,0 +1,101 @@
+"""Take and mix on one tensor: the only arithmetic of surgery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from secateur.plan.change import Mix
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One group's part in one axis of a tensor.
+
+    Attributes:
+        indices: ``[n, block]``: the positions that each old unit owns.
+        take: ``[m]``: the old unit of each new one, ascending.
+        mix: How a reader combines old columns; None takes them as they are.
+    """
+
+    indices: NDArray[np.int64]
+    take: NDArray[np.int64]
+    mix: Mix | None = None
+
+
+def new_order(length: int, parts: Sequence[Part]) -> NDArray[np.int64]:
+    """The old position of each new position of an axis.
+
+    A unit's positions that lie next to each other stay together; copies of a unit stand beside the original. So the order
+    is the same as if the network had been built with the new width.
+    """
+    copies = np.ones(length, dtype=np.int64)
+    for part in parts:
+        counts = np.bincount(part.take, minlength=len(part.indices))
+        copies[part.indices] = counts[:, None]
+    if (copies <= 1).all():
+        return np.flatnonzero(copies)
+    runs = np.arange(length)  # the run of positions that are copied together begins here
+    for part in parts:
+        ordered = np.sort(part.indices, axis=1)
+        for column in range(1, ordered.shape[1]):
+            follows = ordered[:, column] == ordered[:, column - 1] + 1
+            runs[ordered[follows, column]] = runs[ordered[follows, column - 1]]
+    starts = np.flatnonzero(runs == np.arange(length))
+    stretches = np.split(np.arange(length), starts[1:])
+    return np.concatenate([np.tile(stretch, int(copies[stretch[0]])) for stretch in stretches])
+
+
+def new_positions(order: NDArray[np.int64], part: Part) -> NDArray[np.int64]:
+    """Where each new unit's positions are on the new axis, ``[m, block]``."""
+    block = part.indices.shape[1]
+    result = np.empty((len(part.take), block), dtype=np.int64)
+    by_old = np.argsort(order, kind="stable")
+    sorted_old = order[by_old]
+    nth = np.arange(len(part.take)) - np.searchsorted(part.take, part.take)  # which copy of its old unit
+    for column in range(block):
+        old = part.indices[part.take, column]
+        result[:, column] = by_old[np.searchsorted(sorted_old, old) + nth]
+    return result
+
+
+def change_axis(tensor: Tensor, axis: int, parts: Sequence[Part]) -> Tensor:
+    """A tensor with one axis taken (and, for readers, mixed). Memory format and number format stay."""
+    order = new_order(tensor.shape[axis], parts)
+    result = tensor.index_select(axis, torch.from_numpy(order).to(tensor.device))
+    for part in parts:
+        if part.mix is not None:
+            _mix_into(result, tensor, axis, part, new_positions(order, part))
+    return result
+
+
+def _mix_into(result: Tensor, tensor: Tensor, axis: int, part: Part, places: NDArray[np.int64]) -> None:
+    """Replace a part's new columns by combinations of the old ones: W' = W @ matrix on every block."""
+    mix = part.mix
+    if mix is None:
+        return
+    matrix = torch.from_numpy(mix.matrix).to(device=tensor.device, dtype=torch.float64)
+    for column in range(part.indices.shape[1]):
+        old = torch.from_numpy(np.ascontiguousarray(part.indices[:, column])).to(tensor.device)
+        new = torch.from_numpy(np.ascontiguousarray(places[:, column])).to(tensor.device)
+        weights = tensor.index_select(axis, old).movedim(axis, -1).to(torch.float64)
+        result.index_copy_(axis, new, (weights @ matrix).movedim(-1, axis).to(tensor.dtype))
+
+
+def bias_shift(weight: Tensor, axis: int, out_axis: int, part: Part) -> Tensor | None:
+    """What the reader's bias gains where a constant stands for removed units: the sum of shift times weight."""
+    if part.mix is None or part.mix.shift is None:
+        return None
+    shift = torch.from_numpy(part.mix.shift).to(device=weight.device, dtype=torch.float64)
+    total: Tensor | None = None
+    for column in range(part.indices.shape[1]):
+        old = torch.from_numpy(np.ascontiguousarray(part.indices[:, column])).to(weight.device)
+        block = weight.index_select(axis, old).to(torch.float64).movedim((out_axis, axis), (0, 1))
+        gained = block.flatten(2).sum(2) @ shift if block.dim() > 2 else block @ shift
+        total = gained if total is None else total + gained
+    return total
