@@ -1,0 +1,278 @@
+"""One pass over the batches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from secateur._model import check_finite, left_as_found, named_tensors
+from secateur.channels.groups import Channels, Group
+from secateur.channels.watch import as_call
+from secateur.errors import DataError, ModelError, SettingsError
+from secateur.observe.derivatives import Loss, cross_entropy, gradients, hessian_diagonal
+from secateur.observe.readers import Reader, readers_of
+from secateur.observe.sums import GramSum, MomentSum, TaylorSum
+from secateur.observe.values import AT_READERS, DERIVATIVES, Need, Observations
+
+
+def observe(
+    model: nn.Module,
+    channels: Channels,
+    batches: Iterable[tuple[Any, Any]],
+    *,
+    needs: Collection[Need],
+    loss: Loss | None = None,
+    groups: Collection[str] | None = None,
+    probes: int = 8,
+    generator: torch.Generator | None = None,
+    training: bool = False,
+) -> Observations:
+    """Watch a model work on data: one pass, streaming, the model left as found.
+
+    A group's units are observed where they are *read*: at the inputs of the dense and convolutional layers whose weights
+    read them. A group with a reader that is no such layer is listed in ``skipped`` with the reason.
+
+    Args:
+        model: The model. Its batches go to the device of its parameters.
+        channels: The groups that were found in it.
+        batches: Pairs of inputs (a tensor, a tuple of the forward's arguments, or a dictionary of them) and targets. The
+            first axis of the first tensor counts the examples.
+        needs: What to observe.
+        loss: From output and targets to the mean loss over the batch; cross entropy by default. Used for derivatives.
+        groups: Names of the groups to observe at their readers; all by default.
+        probes: Probes a batch for the Hessian's diagonal, which is estimated for every parameter that writes or reads a
+            group.
+        generator: Source of those probes; by default one with seed 0.
+        training: Whether the model is in training mode in the pass. Running statistics are put back in any case.
+
+    Raises:
+        SettingsError: ``needs`` is empty, or ``probes`` below 1.
+        DataError: There is no batch, or its inputs are not finite.
+        ModelError: Weights, activations, the loss or gradients are not finite; the layer is named.
+
+    Example:
+        >>> from secateur.channels import watch
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> channels = watch(model, torch.zeros(1, 2))
+        >>> batches = [(torch.ones(4, 2), torch.zeros(4, dtype=torch.int64))]
+        >>> seen = observe(model, channels, batches, needs={Need.ACTIVATION})
+        >>> seen
+        Observations(activation; 4 examples)
+        >>> seen.activations["0"].mean.shape
+        torch.Size([3])
+    """
+    wanted = frozenset(needs)
+    if not wanted:
+        raise SettingsError(f"nothing to observe; name what is needed, e.g. needs={{{Need.ACTIVATION}}}")
+    if probes < 1:
+        raise SettingsError(f"probes is {probes}; it must be at least 1")
+    chosen = [group for group in channels.groups if groups is None or group.name in groups]
+    check_finite(named_tensors(model))
+    collector = _Collector(model, chosen, wanted, probes, generator or torch.Generator().manual_seed(0))
+    with left_as_found(model), torch.set_grad_enabled(bool(wanted & DERIVATIVES)):
+        model.train(training)
+        collector.attach()
+        for inputs, targets in batches:
+            collector.batch(model, inputs, targets, loss or cross_entropy)
+    return collector.result()
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What is added up for one group."""
+
+    moments: MomentSum
+    taylor: TaylorSum
+    grams: dict[str, GramSum]
+    calls: dict[str, int] = field(default_factory=dict[str, int])
+
+
+class _Collector:
+    """The hooks and running sums of one pass."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: list[Group],
+        needs: frozenset[Need],
+        probes: int,
+        generator: torch.Generator,
+    ) -> None:
+        self._needs, self._probes, self._generator = needs, probes, generator
+        named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+        self._names = {module: name for name, module in named}
+        self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self._examples = self._now = 0
+        self._skipped: dict[str, str] = {}
+        self._sums: dict[str, _Sums] = {}
+        self._readers: dict[nn.Module, list[Reader]] = {}
+        if needs & AT_READERS:
+            for group in groups:
+                self._add_group(model, group)
+        floating = {n: p for n, p in model.named_parameters() if p.is_floating_point()}
+        in_groups = {m.tensor for group in groups for m in group.by_role("write", "read")}
+        self._parameters = floating if Need.GRADIENT in needs else {}
+        self._curved = (
+            {n: p for n, p in floating.items() if n in in_groups} if Need.HESSIAN_DIAGONAL in needs else {}
+        )
+        self._totals = {
+            kind: {
+                n: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
+                for n, p in of.items()
+            }
+            for kind, of in ((Need.GRADIENT, self._parameters), (Need.HESSIAN_DIAGONAL, self._curved))
+        }
+        self._gates: list[tuple[nn.Module, Tensor]] = []
+
+    def _add_group(self, model: nn.Module, group: Group) -> None:
+        try:
+            readers = readers_of(model, group)
+        except ModelError as reason:
+            self._skipped[group.name] = str(reason)
+            return
+        covariance = Need.COVARIANCE in self._needs
+        self._sums[group.name] = _Sums(
+            MomentSum(group.width),
+            TaylorSum(group.width),
+            {reader.tensor: GramSum(group.width) for reader in readers} if covariance else {},
+            {reader.tensor: 0 for reader in readers},
+        )
+        for reader in readers:
+            for module in reader.modules:
+                self._readers.setdefault(module, []).append(reader)
+
+    def attach(self) -> None:
+        """Hook the readers, and let what is differentiated have a gradient."""
+        for module in self._readers:
+            module.register_forward_pre_hook(self._on_input, with_kwargs=True)
+        for parameter in (*self._parameters.values(), *self._curved.values()):
+            parameter.requires_grad_(True)
+
+    def _on_input(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Add up what a layer is about to read; give it a copy of its own if its gradient is wanted."""
+        x: Tensor = args[0] if args else kwargs["input"]
+        if not bool(torch.isfinite(x).all()):
+            raise ModelError(
+                f"the input of layer {self._names[module]!r} is not finite, though weights and data are: an activation"
+                " before it overflows; scale the data as in training, or use a wider number format"
+            )
+        for reader in self._readers[module]:
+            sums = self._sums[reader.group]
+            sums.calls[reader.tensor] += 1
+            try:
+                h_npw = reader.samples(x.detach(), examples=self._now)
+            except ModelError as reason:
+                self._skipped[reader.group] = str(reason)
+                continue
+            if Need.ACTIVATION in self._needs:
+                sums.moments.add(h_npw)
+            if Need.COVARIANCE in self._needs:
+                sums.grams[reader.tensor].add(h_npw)
+        if Need.TAYLOR_ACTIVATION not in self._needs:
+            return None
+        gate = x.clone()
+        if not gate.requires_grad:
+            gate.requires_grad_(True)
+        self._gates.append((module, gate))
+        return ((gate, *args[1:]), kwargs) if args else ((), {**kwargs, "input": gate})
+
+    def batch(self, model: nn.Module, inputs: Any, targets: Any, loss: Loss) -> None:
+        """Run one batch and add what it shows."""
+        args, kwargs = as_call(tuple(cast("list[Any]", inputs)) if isinstance(inputs, list) else inputs)
+        args = tuple(self._placed(value) for value in args)
+        kwargs = {name: self._placed(value) for name, value in kwargs.items()}
+        first = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        if first is None:
+            raise DataError(
+                "a batch's inputs hold no tensor; give a tensor, a tuple or a dictionary of tensors"
+            )
+        self._now = int(first.shape[0])
+        if self._now == 0:
+            raise DataError("a batch has no examples; drop empty batches")
+        self._gates.clear()
+        outputs = model(*args, **kwargs)
+        if self._needs & DERIVATIVES:
+            target = targets.to(self._device) if isinstance(targets, Tensor) else targets
+            self._derive(loss(outputs, target))
+        self._examples += self._now
+
+    def _placed(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            bad = int((~torch.isfinite(value)).sum())
+            raise DataError(
+                f"a batch of inputs holds {bad} values that are NaN or infinite; clean the data, e.g. with"
+                " torch.nan_to_num, before it is observed"
+            )
+        return value.to(self._device)
+
+    def _derive(self, loss: Tensor) -> None:
+        if not bool(torch.isfinite(loss).all()):
+            raise ModelError(
+                "the loss is not finite, though weights and data are; check the loss function and the targets"
+            )
+        parameters = {**self._parameters, **self._curved}
+        found = gradients(
+            loss, [*(gate for _, gate in self._gates), *parameters.values()], twice=bool(self._curved)
+        )
+        at_inputs = list(zip(self._gates, found, strict=False))
+        for (module, gate), g in reversed(at_inputs):  # a NaN is named where it arose: nearest to the loss
+            self._check(g, f"the gradient at the input of layer {self._names[module]!r}")
+            product = gate.detach() * g.detach()
+            for reader in self._readers[module]:
+                if reader.group not in self._skipped:
+                    self._sums[reader.group].taylor.add(reader.samples(product, examples=self._now))
+        for sums in self._sums.values():
+            sums.taylor.end_batch()
+        first = dict(zip(parameters, found[len(self._gates) :], strict=True))
+        for name, g in first.items():
+            self._check(g, f"the gradient of {name!r}")
+        self._add(Need.GRADIENT, {name: first[name] for name in self._parameters})
+        if self._curved:
+            curved = hessian_diagonal(
+                [first[name] for name in self._curved],
+                list(self._curved.values()),
+                probes=self._probes,
+                generator=self._generator,
+            )
+            named = dict(zip(self._curved, curved, strict=True))
+            for name, value in named.items():
+                self._check(value, f"the curvature of {name!r}")
+            self._add(Need.HESSIAN_DIAGONAL, named)
+
+    def _add(self, kind: Need, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self._totals[kind][name] += value.detach() * self._now
+
+    def _check(self, value: Tensor, what: str) -> None:
+        if not bool(torch.isfinite(value).all()):
+            raise ModelError(f"{what} is not finite, though the loss is; use a weight criterion such as 'l1'")
+
+    def result(self) -> Observations:
+        """The observations, once every batch was seen."""
+        if self._examples == 0:
+            raise DataError("there is no batch to observe; an iterator that was used up gives none")
+        skipped = dict(self._skipped)
+        for group, sums in self._sums.items():
+            silent = [tensor for tensor, calls in sums.calls.items() if calls == 0]
+            if silent and group not in skipped:
+                skipped[group] = f"the layer of {silent[0]} is never called, so its input cannot be seen"
+        seen = {group: sums for group, sums in self._sums.items() if group not in skipped}
+        want = self._needs.__contains__
+        return Observations(
+            needs=self._needs,
+            examples=self._examples,
+            activations={g: s.moments.result() for g, s in seen.items() if want(Need.ACTIVATION)},
+            covariances={(g, t): gram.result() for g, s in seen.items() for t, gram in s.grams.items()},
+            taylor={g: s.taylor.result() for g, s in seen.items() if want(Need.TAYLOR_ACTIVATION)},
+            gradients={n: total / self._examples for n, total in self._totals[Need.GRADIENT].items()},
+            curvature={n: total / self._examples for n, total in self._totals[Need.HESSIAN_DIAGONAL].items()},
+            skipped=skipped,
+        )
