@@ -146,7 +146,8 @@ class Channels:
 
     def starts(self) -> dict[str, int]:
         """The number of each group's first unit, counted through all groups."""
-        result, start = {}, 0
+        result: dict[str, int] = {}
+        start = 0
         for group in self.groups:
             result[group.name] = start
             start += group.width

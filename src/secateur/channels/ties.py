@@ -56,16 +56,16 @@ class Product:
 class Ties:
     """Collects labels, ties and multiply-adds during one forward pass. Knows nothing of the dispatcher."""
 
-    bases: list[Base] = field(default_factory=list)
-    pairs: list[tuple[Labels, Labels]] = field(default_factory=list)
-    fixed: list[tuple[Labels, str]] = field(default_factory=list)
-    writers: list[Labels] = field(default_factory=list)
-    readers: list[Labels] = field(default_factory=list)
-    inexact: list[Labels] = field(default_factory=list)
-    unknown: Counter[str] = field(default_factory=Counter)
-    products: list[Product] = field(default_factory=list)
-    biases: dict[str, str] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
+    bases: list[Base] = field(default_factory=list[Base])
+    pairs: list[tuple[Labels, Labels]] = field(default_factory=list[tuple[Labels, Labels]])
+    fixed: list[tuple[Labels, str]] = field(default_factory=list[tuple[Labels, str]])
+    writers: list[Labels] = field(default_factory=list[Labels])
+    readers: list[Labels] = field(default_factory=list[Labels])
+    inexact: list[Labels] = field(default_factory=list[Labels])
+    unknown: Counter[str] = field(default_factory=Counter[str])
+    products: list[Product] = field(default_factory=list[Product])
+    biases: dict[str, str] = field(default_factory=dict[str, str])
+    used: set[str] = field(default_factory=set[str])
     counting: bool = True
     flat_input: Labels | None = None
     flattened: bool = False
@@ -180,6 +180,15 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     out: Any
+
+    def tensor(self, position: int) -> torch.Tensor:
+        """A positional argument that is a tensor."""
+        return self.args[position]
+
+    @property
+    def result(self) -> torch.Tensor:
+        """The one tensor that came out, or the first of several."""
+        return self.out if isinstance(self.out, torch.Tensor) else self.out[0]
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
         """An argument by position or name."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy import sparse  # pyright: ignore[reportMissingTypeStubs] - scipy ships none
+from scipy.sparse import csgraph  # pyright: ignore[reportMissingTypeStubs]
 
 from secateur.channels.groups import INPUT, Fixed, Group, Member, Role
 from secateur.channels.rules.conv import KERNEL
@@ -23,8 +24,10 @@ def components(ties: Ties) -> NDArray[np.int64]:
         return np.arange(count)
     a = np.concatenate([pair[0] for pair in ties.pairs])
     b = np.concatenate([pair[1] for pair in ties.pairs])
-    graph = coo_matrix((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    scipy_csgraph: Any = csgraph  # untyped
+    graph: Any = sparse.coo_matrix((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
+    found = scipy_csgraph.connected_components(graph, directed=False)
+    return np.asarray(found[1], dtype=np.int64)
 
 
 def _mix(values: NDArray[np.int64]) -> NDArray[np.uint64]:

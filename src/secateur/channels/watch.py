@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from secateur._model import left_as_found
 from secateur.channels.groups import INPUT, Channels, MacsTerm
 from secateur.channels.inputs import kept_inputs
+from secateur.channels.nested import as_call, tensors_in, with_tensors
 from secateur.channels.rules import rule_for
 from secateur.channels.ties import Axes, Call, Labels, Ties, Track
 from secateur.channels.units import Units
@@ -27,7 +27,7 @@ class _Watcher(TorchDispatchMode):
     """Runs every operator as it is and hands what it did to the operator's rule."""
 
     def __init__(self, ties: Ties) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType] - torch leaves its argument untyped
         self.ties = ties
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -37,36 +37,13 @@ class _Watcher(TorchDispatchMode):
         return out
 
 
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors of a network's output: tuples, lists, dictionaries and dataclasses of any depth."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for entry in value.values():
-            yield from tensors_in(entry)
-    elif isinstance(value, (list, tuple)):
-        for entry in value:
-            yield from tensors_in(entry)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from tensors_in(getattr(value, field.name))
+def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(tensor, device="meta")
 
 
-def _on_meta(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return torch.empty_like(value, device="meta")
-    if isinstance(value, Mapping):
-        return {key: _on_meta(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_on_meta(entry) for entry in value)
-    return value
-
-
-def as_call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """An example input as positional and keyword arguments: a tensor, a tuple of them, or a dictionary."""
-    if isinstance(example, Mapping):
-        return (), dict(example)
-    return (example if isinstance(example, tuple) else (example,)), {}
+def _twice(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with its batch doubled: train mode norms refuse a batch of one."""
+    return torch.cat([tensor, tensor]) if tensor.dim() else tensor
 
 
 class _Pass:
@@ -94,7 +71,7 @@ class _Pass:
             self.tensors[name] = stand_in
 
     def _inputs(self, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        args, kwargs = as_call(_on_meta(example) if self.meta else example)
+        args, kwargs = as_call(with_tensors(example, _on_meta) if self.meta else example)
         first = next(tensors_in([*args, kwargs]), None)
         for tensor in tensors_in([*args, kwargs]):
             axes: Axes = (None,) * tensor.dim()
@@ -137,7 +114,7 @@ class _Pass:
 
 
 @contextmanager
-def _default_device(device: str | None) -> Iterator[None]:
+def _default_device(device: str | None) -> Generator[None]:
     if device is None:
         yield
         return
@@ -151,17 +128,6 @@ def _batch_size(example: Any) -> int:
     return int(first.shape[0]) if first is not None and first.dim() else 1
 
 
-def _twice(example: Any) -> Any:
-    """The example with its batch doubled: train mode norms refuse a batch of one."""
-    if isinstance(example, torch.Tensor):
-        return torch.cat([example, example]) if example.dim() else example
-    if isinstance(example, Mapping):
-        return {key: _twice(value) for key, value in example.items()}
-    return (
-        type(example)(_twice(value) for value in example) if isinstance(example, (list, tuple)) else example
-    )
-
-
 def _watched(model: nn.Module, example: Any, *, inputs: bool, meta: bool) -> tuple[_Pass, list[str]]:
     """The eval pass, and one in train mode where parts of the network run only there (auxiliary heads)."""
     watched = _Pass(model, inputs=inputs, meta=meta)
@@ -173,8 +139,8 @@ def _watched(model: nn.Module, example: Any, *, inputs: bool, meta: bool) -> tup
     if idle and meta:
         model.train()
         try:
-            watched.run(_twice(_on_meta(example)), counting=False)
-        except Exception as error:  # noqa: BLE001 - the eval pass stands; what only train mode uses stays whole
+            watched.run(with_tensors(with_tensors(example, _on_meta), _twice), counting=False)
+        except Exception as error:  # the eval pass stands; what only train mode uses stays whole
             notes.append(
                 f"{len(idle)} tensors are not used in eval mode, and train mode could not be watched: {error}"
             )
@@ -213,7 +179,7 @@ def watch(model: nn.Module, example: Any, *, inputs: bool = False) -> Channels:
     with left_as_found(model):
         try:
             watched, notes = _watched(model, example, inputs=inputs, meta=True)
-        except Exception as first:  # noqa: BLE001 - any error of the user's forward; told below if it stays
+        except Exception as first:  # any error of the user's forward; told below if it stays
             try:
                 watched, notes = _watched(model, example, inputs=inputs, meta=False)
             except Exception as error:
@@ -237,11 +203,10 @@ def _kept_features(model: nn.Module, example: Any) -> Any:
 
 def _channels(model: nn.Module, watched: _Pass, notes: list[str], batch: int) -> Channels:
     unused = watched.close()
-    modules = dict(model.named_modules())
     ties = watched.ties
 
     def kind_of(tensor: str) -> str:
-        return type(modules[tensor.rpartition(".")[0]]).__name__
+        return type(model.get_submodule(tensor.rpartition(".")[0])).__name__
 
     units = Units(ties, kind_of)
     tensors = {base.tensor for base in ties.bases} - {INPUT}
@@ -250,7 +215,7 @@ def _channels(model: nn.Module, watched: _Pass, notes: list[str], batch: int) ->
         MacsTerm(product.count / batch, tuple(units.units(labels) for labels in product.factors))
         for product in ties.products
     )
-    channels = Channels(
+    return Channels(
         groups=units.groups,
         fixed=units.fixed(unused),
         unknown_ops=dict(ties.unknown),
@@ -262,7 +227,6 @@ def _channels(model: nn.Module, watched: _Pass, notes: list[str], batch: int) ->
         digest=digest_of(model),
         notes=tuple(notes),
     )
-    return channels
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
 from dataclasses import replace
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,26 +18,34 @@ from secateur.plan.change import Change, Mix, Plan
 Method = Literal["least-squares", "mean"]
 
 
-def _least_squares(seen: Covariance, kept: NDArray[np.int64], ridge: float, *, with_shift: bool) -> Mix:
+Fit: TypeAlias = "Callable[[Covariance, NDArray[np.int64], bool], Mix | None]"
+"""From what a reader saw, the kept units and whether it has a bias to how it makes up for the removed ones."""
+
+
+def _least_squares(seen: Covariance, kept: NDArray[np.int64], has_bias: bool, *, ridge: float) -> Mix:
     """The combination of kept units that is nearest to each old unit on the samples seen.
 
     With C the (centred, if a bias can take the mean) second moment: A = C[:, K] (C[K, K] + r I)^-1, one row an old unit.
     Kept units stand for themselves exactly.
     """
-    moment = (seen.covariance if with_shift else seen.gram).double().numpy()
+    moment = (seen.covariance if has_bias else seen.gram).double().numpy()
     mean = seen.mean.double().numpy()
     inner = moment[np.ix_(kept, kept)]
     strength = ridge * max(float(np.trace(inner)) / len(kept), np.finfo(np.float64).tiny)
-    solved = np.linalg.solve(inner + strength * np.eye(len(kept)), moment[kept]).T
+    inverted = np.linalg.solve(inner + strength * np.eye(len(kept)), moment[kept])
+    solved = np.asarray(inverted.T, dtype=np.float64)
     solved[kept] = np.eye(len(kept))
-    shift = mean - solved @ mean[kept] if with_shift else None
-    if shift is not None:
-        shift[kept] = 0.0
+    if not has_bias:
+        return Mix(solved)
+    shift = np.asarray(mean - solved @ mean[kept], dtype=np.float64)
+    shift[kept] = 0.0
     return Mix(solved, shift)
 
 
-def _mean(seen: Covariance, kept: NDArray[np.int64]) -> Mix:
-    """Each removed unit is replaced by its mean."""
+def _mean(seen: Covariance, kept: NDArray[np.int64], has_bias: bool) -> Mix | None:
+    """Each removed unit is replaced by its mean, which only a bias can take."""
+    if not has_bias:
+        return None
     width = len(seen.mean)
     matrix = np.zeros((width, len(kept)))
     matrix[kept, np.arange(len(kept))] = 1.0
@@ -45,18 +55,16 @@ def _mean(seen: Covariance, kept: NDArray[np.int64]) -> Mix:
 
 
 def _compensated(
-    change: Change, group: Group, plan: Plan, seen: Observations, method: Method, ridge: float
+    change: Change, group: Group, readers_with_bias: Container[str], seen: Observations, fit: Fit
 ) -> Change:
     mixes: dict[str, Mix] = {}
     for member in group.by_role("read"):
         covariance = seen.covariances.get((group.name, member.tensor))
         if covariance is None:
             continue
-        has_bias = member.tensor in plan.biases
-        if method == "least-squares":
-            mixes[member.tensor] = _least_squares(covariance, change.take, ridge, with_shift=has_bias)
-        elif has_bias:
-            mixes[member.tensor] = _mean(covariance, change.take)
+        mix = fit(covariance, change.take, member.tensor in readers_with_bias)
+        if mix is not None:
+            mixes[member.tensor] = mix
     return replace(change, mixes=mixes) if mixes else change
 
 
@@ -81,15 +89,18 @@ def compensate(
         The plan with mixes. Its cost is the same.
 
     Raises:
-        SettingsError: ``ridge`` is negative.
+        SettingsError: ``ridge`` is negative, or there is no such method.
         PlanError: The observations are of another network.
 
     Source:
         Least-squares reconstruction of the next layer's input: He et al. 2017, arXiv:1707.06168 (there on the layer's
         output and with a choice of channels; here on its input, for a choice already made). Mean: Molchanov et al. 2016.
     """
+    if method not in ("least-squares", "mean"):
+        raise SettingsError(f"method={method!r} must be 'least-squares' or 'mean'")
     if ridge < 0:
         raise SettingsError(f"ridge={ridge} must not be negative")
+    fit: Fit = partial(_least_squares, ridge=ridge) if method == "least-squares" else _mean
     changes: list[Change] = []
     for group, change in zip(plan.groups, plan.changes, strict=True):
         for (name, reader), covariance in observations.covariances.items():
@@ -99,5 +110,5 @@ def compensate(
                     " observe the network that is to be cut"
                 )
         pruned = len(change.kept) == len(change.take) and len(change.removed) > 0
-        changes.append(_compensated(change, group, plan, observations, method, ridge) if pruned else change)
+        changes.append(_compensated(change, group, plan.biases, observations, fit) if pruned else change)
     return replace(plan, changes=tuple(changes))

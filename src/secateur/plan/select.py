@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from secateur.channels import Channels, Group
 from secateur.cost import CostModel
-from secateur.criteria import Merge, Scores, normalised
+from secateur.criteria import Merge, Norm, Scores, normalised
 from secateur.errors import BudgetError, NothingToCutError, PlanError, SettingsError
 from secateur.plan.budget import Budget
 from secateur.plan.change import ALL_READERS, Change, Mix, Plan
@@ -122,7 +122,9 @@ class _Ranking:
 
     def __init__(self, chosen: list[Group], scores: Scores, round_to: int) -> None:
         self.groups, self.round_to = chosen, round_to
-        values, owner, unit = [], [], []
+        values: list[NDArray[np.float64]] = []
+        owner: list[Indices] = []
+        unit: list[Indices] = []
         for number, group in enumerate(chosen):
             own = scores.values[group.name].double().numpy()
             own = own[_ascending(own)]
@@ -175,7 +177,7 @@ def plan(
     remove: Remove | None = None,
     budget: Budget | None = None,
     scope: Scope = "layer",
-    normalise: Literal["none", "l1", "l2"] | None = None,
+    normalise: Norm | None = None,
     round_to: int = 1,
     groups: Iterable[str] | None = None,
 ) -> Plan:
@@ -189,6 +191,7 @@ def plan(
         scope: ``layer`` removes the share from every group, ``global`` ranks the units of all groups together.
         normalise: For ``global``: divide a group's scores by their L1 or L2 norm first, so that groups compare.
         round_to: Widths that stay are rounded up to a multiple of it.
+        groups: The names of the groups that may be cut; all that have scores by default.
 
     Returns:
         The plan, with the exact cost of the network after it.

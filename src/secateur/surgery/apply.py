@@ -164,10 +164,11 @@ def _follow(
 ) -> None:
     """Point an optimiser at the new parameters; what it keeps for each number follows that number."""
     for settings in optimizer.param_groups:
-        for position, parameter in enumerate(settings["params"]):
-            state = optimizer.state.pop(parameter, None)
+        parameters: list[Tensor] = settings["params"]
+        for position, parameter in enumerate(parameters):
+            state: dict[str, Any] | None = optimizer.state.pop(parameter, None)
             new = moved.get(id(parameter), parameter)
-            settings["params"][position] = new
+            parameters[position] = new
             if state is None:
                 continue
             for key, value in state.items():

@@ -67,7 +67,7 @@ def new_positions(order: NDArray[np.int64], part: Part) -> NDArray[np.int64]:
 def change_axis(tensor: Tensor, axis: int, parts: Sequence[Part]) -> Tensor:
     """A tensor with one axis taken (and, for readers, mixed). Memory format and number format stay."""
     order = new_order(tensor.shape[axis], parts)
-    result = tensor.index_select(axis, torch.from_numpy(order).to(tensor.device))
+    result = tensor.index_select(axis, torch.as_tensor(order).to(tensor.device))
     for part in parts:
         if part.mix is not None:
             _mix_into(result, tensor, axis, part, new_positions(order, part))
@@ -79,10 +79,10 @@ def _mix_into(result: Tensor, tensor: Tensor, axis: int, part: Part, places: NDA
     mix = part.mix
     if mix is None:
         return
-    matrix = torch.from_numpy(mix.matrix).to(device=tensor.device, dtype=torch.float64)
+    matrix = torch.as_tensor(mix.matrix).to(device=tensor.device, dtype=torch.float64)
     for column in range(part.indices.shape[1]):
-        old = torch.from_numpy(np.ascontiguousarray(part.indices[:, column])).to(tensor.device)
-        new = torch.from_numpy(np.ascontiguousarray(places[:, column])).to(tensor.device)
+        old = torch.as_tensor(np.ascontiguousarray(part.indices[:, column])).to(tensor.device)
+        new = torch.as_tensor(np.ascontiguousarray(places[:, column])).to(tensor.device)
         weights = tensor.index_select(axis, old).movedim(axis, -1).to(torch.float64)
         result.index_copy_(axis, new, (weights @ matrix).movedim(-1, axis).to(tensor.dtype))
 
@@ -91,10 +91,10 @@ def bias_shift(weight: Tensor, axis: int, out_axis: int, part: Part) -> Tensor |
     """What the reader's bias gains where a constant stands for removed units: the sum of shift times weight."""
     if part.mix is None or part.mix.shift is None:
         return None
-    shift = torch.from_numpy(part.mix.shift).to(device=weight.device, dtype=torch.float64)
+    shift = torch.as_tensor(part.mix.shift).to(device=weight.device, dtype=torch.float64)
     total: Tensor | None = None
     for column in range(part.indices.shape[1]):
-        old = torch.from_numpy(np.ascontiguousarray(part.indices[:, column])).to(weight.device)
+        old = torch.as_tensor(np.ascontiguousarray(part.indices[:, column])).to(weight.device)
         block = weight.index_select(axis, old).to(torch.float64).movedim((out_axis, axis), (0, 1))
         gained = block.flatten(2).sum(2) @ shift if block.dim() > 2 else block @ shift
         total = gained if total is None else total + gained

@@ -24,7 +24,8 @@ def tie_across(ties: Ties, labels: Labels | None, blocks: int) -> None:
 
 def convolution(ties: Ties, call: Call) -> None:
     """Tie the input's channels to what reads them in the weight; the result's channels are what the weight writes."""
-    x, weight, bias = call.args[:3]
+    x, weight = call.tensor(0), call.tensor(1)
+    bias: torch.Tensor | None = call.args[2]
     transposed, groups = bool(call.args[6]), int(call.args[8])
     axes_x, axes_w = ties.axes(x), ties.axes(weight)
     spatial = weight.dim() - 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 
@@ -14,9 +15,9 @@ def tensors_of(values: object) -> list[torch.Tensor]:
     if isinstance(values, torch.Tensor):
         return [values]
     if isinstance(values, (list, tuple)):
-        return [tensor for value in values for tensor in tensors_of(value)]
+        return [tensor for value in cast("Sequence[object]", values) for tensor in tensors_of(value)]
     if isinstance(values, dict):
-        return tensors_of(list(values.values()))
+        return tensors_of(list(cast("dict[object, object]", values).values()))
     return []
 
 

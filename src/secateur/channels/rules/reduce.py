@@ -34,7 +34,7 @@ def reduction(position: int = 1, name: str = "dim") -> Callable[[Ties, Call], No
     """Some axes are summed, averaged or searched over. A statistic over channels changes with them: they stay."""
 
     def rule(ties: Ties, call: Call) -> None:
-        x = call.args[0]
+        x = call.tensor(0)
         axes = ties.axes(x)
         value = call.arg(position, name)
         dims = _dims(None if isinstance(value, (bool, torch.dtype, float)) else value, x.dim())
@@ -55,7 +55,7 @@ def along(position: int = 1, name: str = "dim", default: int = -1) -> Callable[[
     """An operator mixes the positions of one axis and keeps the shape (softmax, sort, cumulative sum)."""
 
     def rule(ties: Ties, call: Call) -> None:
-        x = call.args[0]
+        x = call.tensor(0)
         axes = list(ties.axes(x))
         if axes:
             dim = int(call.arg(position, name, default)) % x.dim()

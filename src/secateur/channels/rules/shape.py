@@ -87,7 +87,7 @@ def reshape(ties: Ties, axes: Axes, old: Sequence[int], new: Sequence[int]) -> l
 
 def view(ties: Ties, call: Call) -> None:
     """Axes are merged or divided; the order of the elements stays."""
-    x, out = call.args[0], call.out
+    x, out = call.tensor(0), call.result
     if _flattens_input(ties, x, out):
         return
     if x.numel() == 0:
@@ -115,7 +115,7 @@ def _flattens_input(ties: Ties, x: torch.Tensor, out: torch.Tensor) -> bool:
 
 def permute(ties: Ties, call: Call) -> None:
     """Axes change places."""
-    x = call.args[0]
+    x = call.tensor(0)
     ties.set(
         call.out, [ties.axes(x)[int(dim) % x.dim()] for dim in call.args[1]], parameter=ties.parameter(x)
     )
@@ -123,7 +123,7 @@ def permute(ties: Ties, call: Call) -> None:
 
 def transpose(ties: Ties, call: Call) -> None:
     """Two axes change places."""
-    x = call.args[0]
+    x = call.tensor(0)
     axes = list(ties.axes(x))
     a, b = (call.args[1] % x.dim(), call.args[2] % x.dim()) if len(call.args) > 2 else (0, x.dim() - 1)
     if x.dim() >= 2:
@@ -133,7 +133,7 @@ def transpose(ties: Ties, call: Call) -> None:
 
 def unsqueeze(ties: Ties, call: Call) -> None:
     """An axis of size one is added."""
-    x = call.args[0]
+    x = call.tensor(0)
     axes = list(ties.axes(x))
     axes.insert(int(call.args[1]) % (x.dim() + 1), None)
     ties.set(call.out, axes, parameter=ties.parameter(x))
@@ -141,7 +141,7 @@ def unsqueeze(ties: Ties, call: Call) -> None:
 
 def squeeze(ties: Ties, call: Call) -> None:
     """Axes of size one are dropped."""
-    x = call.args[0]
+    x = call.tensor(0)
     chosen = call.arg(1, "dim")
     dims = range(x.dim()) if chosen is None else [chosen] if isinstance(chosen, int) else chosen
     gone = {int(dim) % max(x.dim(), 1) for dim in dims}
@@ -151,7 +151,7 @@ def squeeze(ties: Ties, call: Call) -> None:
 
 def expand(ties: Ties, call: Call) -> None:
     """Axes of size one are repeated without copying."""
-    x, out = call.args[0], call.out
+    x, out = call.tensor(0), call.result
     axes = ties.axes(x)
     lead = out.dim() - x.dim()
     kept = [labels if x.shape[dim] == out.shape[lead + dim] else None for dim, labels in enumerate(axes)]
@@ -160,7 +160,7 @@ def expand(ties: Ties, call: Call) -> None:
 
 def repeat(ties: Ties, call: Call) -> None:
     """Every axis is repeated end to end."""
-    x, times = call.args[0], [int(n) for n in call.args[1]]
+    x, times = call.tensor(0), [int(n) for n in call.args[1]]
     lead = len(times) - x.dim()
     axes = [
         labels if labels is None or n == 1 else np.tile(labels, n)
@@ -171,7 +171,7 @@ def repeat(ties: Ties, call: Call) -> None:
 
 def flip(ties: Ties, call: Call) -> None:
     """Axes are reversed."""
-    x = call.args[0]
+    x = call.tensor(0)
     dims = {int(dim) % x.dim() for dim in call.args[1]}
     axes = [
         labels[::-1] if labels is not None and dim in dims else labels
@@ -219,7 +219,7 @@ def stack(ties: Ties, call: Call) -> None:
 
 def split(ties: Ties, call: Call) -> None:
     """An axis is divided. Equal parts lose the same positions each, so that they stay equal; others stay whole."""
-    x = call.args[0]
+    x = call.tensor(0)
     dim = int(call.arg(2, "dim", 0)) % x.dim()
     axes = list(ties.axes(x))
     labels = axes[dim]
@@ -238,7 +238,7 @@ def split(ties: Ties, call: Call) -> None:
 
 def unbind(ties: Ties, call: Call) -> None:
     """Every position of an axis becomes a tensor of its own: the axis stays whole."""
-    x = call.args[0]
+    x = call.tensor(0)
     dim = int(call.arg(1, "dim", 0)) % x.dim()
     axes = list(ties.axes(x))
     ties.fix(axes.pop(dim), _CODE)
@@ -251,7 +251,7 @@ def unbind(ties: Ties, call: Call) -> None:
 
 def slice_(ties: Ties, call: Call) -> None:
     """A stretch of an axis. All of it is the axis itself; less is a position that the code fixes."""
-    x, out = call.args[0], call.out
+    x, out = call.tensor(0), call.result
     dim = int(call.arg(1, "dim", 0)) % x.dim()
     axes = list(ties.axes(x))
     whole = out.shape[dim] == x.shape[dim]
@@ -263,7 +263,7 @@ def slice_(ties: Ties, call: Call) -> None:
 
 def select(ties: Ties, call: Call) -> None:
     """One position of an axis."""
-    x = call.args[0]
+    x = call.tensor(0)
     axes = list(ties.axes(x))
     ties.fix(axes.pop(int(call.args[1]) % x.dim()), _CODE)
     ties.set(call.out, axes)
@@ -271,7 +271,7 @@ def select(ties: Ties, call: Call) -> None:
 
 def index(ties: Ties, call: Call) -> None:
     """Axes are indexed by tensors of positions: those axes and the positions stay as they are."""
-    x, indices = call.args[0], list(call.args[1])
+    x, indices = call.tensor(0), list(call.args[1])
     axes = list(ties.axes(x))
     used = [dim for dim, entry in enumerate(indices) if entry is not None]
     for entry in tensors_of(indices):
@@ -288,7 +288,7 @@ def index(ties: Ties, call: Call) -> None:
 
 def index_select(ties: Ties, call: Call) -> None:
     """One axis is indexed by a vector of positions: it stays as it is."""
-    x = call.args[0]
+    x = call.tensor(0)
     axes = list(ties.axes(x))
     dim = int(call.args[1]) % x.dim()
     ties.fix(axes[dim], "is indexed by positions that are data")
@@ -298,7 +298,7 @@ def index_select(ties: Ties, call: Call) -> None:
 
 def pad(ties: Ties, call: Call) -> None:
     """Axes are lengthened by constants, which can never be cut; a negative amount cuts at fixed positions."""
-    x, amounts = call.args[0], [int(n) for n in call.args[1]]
+    x, amounts = call.tensor(0), [int(n) for n in call.args[1]]
     axes = list(ties.axes(x))
     for pair in range(len(amounts) // 2):
         before, after = amounts[2 * pair], amounts[2 * pair + 1]

@@ -1,0 +1,57 @@
+"""Tensors inside tuples, lists, dictionaries and dataclasses: what networks take and give."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+
+
+def tensors_in(value: object) -> Iterator[torch.Tensor]:
+    """The tensors in a value: tuples, lists, dictionaries and dataclasses of any depth.
+
+    >>> [tuple(x.shape) for x in tensors_in({"a": (torch.zeros(2), 1), "b": [torch.zeros(3)]})]
+    [(2,), (3,)]
+    """
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for entry in cast("Mapping[object, object]", value).values():
+            yield from tensors_in(entry)
+    elif isinstance(value, (list, tuple)):
+        for entry in cast("Sequence[object]", value):
+            yield from tensors_in(entry)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name))
+
+
+def with_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The same value with every tensor replaced. Anything that is no tuple, list, dictionary or dataclass stays.
+
+    >>> with_tensors({"a": (torch.zeros(2), 1)}, lambda x: x + 1)
+    {'a': (tensor([1., 1.]), 1)}
+    """
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: with_tensors(entry, change) for key, entry in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        entries = [with_tensors(entry, change) for entry in cast("Sequence[Any]", value)]
+        kind: Any = type(cast("object", value))
+        return kind._make(entries) if hasattr(kind, "_make") else kind(entries)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {
+            f.name: with_tensors(getattr(value, f.name), change) for f in dataclasses.fields(value) if f.init
+        }
+        return dataclasses.replace(value, **fields)
+    return value
+
+
+def as_call(example: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """An example input as positional and keyword arguments: a tensor, a tuple of them, or a dictionary."""
+    if isinstance(example, Mapping):
+        return (), dict(cast("Mapping[str, Any]", example))
+    return (cast("tuple[Any, ...]", example) if isinstance(example, tuple) else (example,)), {}
