@@ -1,0 +1,21 @@
+"""Files: reduced networks, run folders with journal and snapshots. Tensors and JSON, never pickle."""
+
+from secateur.store.atomic import write_atomic as write_atomic
+from secateur.store.model_file import ModelFile as ModelFile
+from secateur.store.model_file import load as load
+from secateur.store.model_file import read_description as read_description
+from secateur.store.model_file import save as save
+from secateur.store.run import RunFolder as RunFolder
+from secateur.store.state import model_snapshot as model_snapshot
+from secateur.store.state import restore_model as restore_model
+
+__all__ = [
+    "ModelFile",
+    "RunFolder",
+    "load",
+    "model_snapshot",
+    "read_description",
+    "restore_model",
+    "save",
+    "write_atomic",
+]

@@ -1,0 +1,242 @@
+"""A network in one file: ``save`` and ``load``. Tensors and JSON only; no pickle is ever read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import JsonValue, ValidationError
+from torch import Tensor, nn
+
+from secateur.errors import FileFormatError, SettingsError
+from secateur.networks import Origin, build, origin_of
+from secateur.store.documents import canonical_json
+from secateur.store.state import StateDocument, Strict, describe, first_problem, rebuild
+from secateur.store.tensor_file import TensorFile, fingerprints, read_header, write_tensors
+from secateur.store.trust import WEIGHT_OPTIONS, ZOO, check_origin, is_spec
+
+FORMAT = 1
+"""The version of the file format that this library writes and reads."""
+
+_BUILT_FROM_WEIGHTS = ("image_size", "transform_input")
+"""Attributes that torchvision derives from the weights it is asked for."""
+
+
+class ModelDocument(Strict):
+    """The JSON document of a model file."""
+
+    format: int
+    digest: str
+    network: StateDocument
+    evaluation: JsonValue
+    history: JsonValue
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a file says about its network, read without building it.
+
+    Attributes:
+        origin: How the unreduced network is built, or None if only the caller knows.
+        shapes: The shape of every tensor.
+        changes: The changes that made the network.
+        evaluation: What was passed to `save`.
+        history: What was passed to `save`.
+    """
+
+    origin: Origin | None
+    shapes: Mapping[str, tuple[int, ...]]
+    changes: Sequence[Any]
+    evaluation: Any
+    history: Any
+
+
+def save(
+    model: nn.Module,
+    path: str | PathLike[str],
+    *,
+    factory: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+    history: Sequence[Any] | None = None,
+) -> None:
+    """Write a network, reduced or not, as one ``.safetensors`` file, from which `load` gives it back.
+
+    The file holds every tensor once (tied weights once, with the names that share them) and one canonical JSON document,
+    so the same network always gives the same bytes. It is written atomically.
+
+    Args:
+        model: The network. Buffers that ``state_dict`` leaves out are saved too, since they may have been cut.
+        path: Where to write, ending in ``.safetensors``.
+        factory: What builds the unreduced network, as for `secateur.networks.build`: a registered name,
+            ``torchvision:NAME``, ``timm:NAME`` or ``package.module:callable``. Default: what built this network, if
+            `secateur.networks.build` or `load` did; otherwise nothing is recorded, and `load` must be given a factory.
+        arguments: Keyword arguments of `factory`, JSON values.
+        evaluation: Figures to keep with the network, JSON values.
+        history: How it came about, JSON values.
+
+    Raises:
+        SettingsError: The path, the factory or a JSON value is not usable.
+        ModelError: Something in the network cannot be held in a file.
+        StoreError: The file could not be written; an old one is as it was.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from secateur.networks import build
+        >>> model = build("lenet5", seed=0).eval()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(model, f"{folder}/lenet5.safetensors", evaluation={"accuracy": 9.8})
+        ...     again = load(f"{folder}/lenet5.safetensors")
+        >>> image = torch.ones(1, 1, 28, 28)
+        >>> torch.equal(again(image), model(image))
+        True
+
+    Source:
+        The container is safetensors, https://github.com/huggingface/safetensors.
+    """
+    target = Path(path)
+    if target.suffix != ".safetensors":
+        raise SettingsError(
+            f"cannot save to {target}: the name of a model file ends in .safetensors; rename it"
+        )
+    origin = _origin(model, factory, arguments)
+    tensors, state = describe(model, origin=origin)
+    document = {
+        "format": FORMAT,
+        "network": state.model_dump(),
+        "evaluation": evaluation,
+        "history": history,
+    }
+    text = canonical_json(document, what="evaluation or history")
+    document["digest"] = _digest(text, tensors)
+    write_tensors(target, tensors, document)
+
+
+def load(
+    path: str | PathLike[str],
+    *,
+    factory: Callable[..., nn.Module] | None = None,
+    allow: Sequence[str] = (),
+) -> nn.Module:
+    """Read a network that `save` wrote.
+
+    The unreduced network is built without its weights, and every parameter and buffer is replaced by the file's, whose
+    shapes win. Mode, tied weights, memory formats and frozen parameters are as they were saved.
+
+    Args:
+        path: The file.
+        factory: Builds the unreduced network, called with the arguments that the file holds, if any. Needed if the file
+            does not say how; otherwise it overrides what the file says, and then no code is chosen by the file.
+        allow: Packages whose code the file may name. Without it only `secateur.networks`, torchvision's and timm's
+            networks are built.
+
+    Returns:
+        The network, on the CPU.
+
+    Raises:
+        UntrustedImportError: The file asks for code that is not trusted; nothing was imported.
+        FileFormatError: It is a pickle, foreign, damaged, of a newer version, or of another network.
+        StoreError: It cannot be read.
+    """
+    source = Path(path)
+    file, document = _read(source)
+    state = document.network
+    origin = None if state.origin is None else Origin(state.origin.spec, state.origin.arguments)
+    arguments: Mapping[str, Any] = {} if origin is None else origin.arguments
+    make: Callable[[], nn.Module]
+    if factory is not None:
+        chosen = factory
+
+        def make() -> nn.Module:
+            return chosen(**arguments)
+
+    elif origin is not None:
+        spec = origin.spec
+        check_origin(origin, path=source, allow=allow)
+
+        def make() -> nn.Module:
+            return build(spec, **arguments)
+
+    else:
+        raise FileFormatError(
+            f"{source} does not say how to build its network; pass factory=, a function that makes the unreduced one"
+        )
+    tensors = file.read()
+    _check_content(source, document, tensors)
+    return rebuild(make, tensors, state, source=str(source))
+
+
+def read_description(path: str | PathLike[str]) -> ModelFile:
+    """What a model file says about its network; the network is not built and no tensor is read.
+
+    Raises:
+        FileFormatError: It is a pickle, foreign, damaged or of a newer version.
+        StoreError: It cannot be read.
+    """
+    file, document = _read(Path(path))
+    state = document.network
+    return ModelFile(
+        origin=None if state.origin is None else Origin(state.origin.spec, state.origin.arguments),
+        shapes={name: entry.shape for name, entry in file.entries.items()},
+        changes=tuple(state.changes),
+        evaluation=document.evaluation,
+        history=document.history,
+    )
+
+
+def _origin(model: nn.Module, factory: str | None, arguments: Mapping[str, Any] | None) -> Origin | None:
+    if factory is None:
+        if arguments is not None:
+            raise SettingsError("arguments belong to a factory; name it with factory=")
+        origin = origin_of(model)
+    else:
+        origin = Origin(factory, dict(arguments or {}))
+    if origin is None:
+        return None
+    if not is_spec(origin.spec):
+        raise SettingsError(
+            f"factory {origin.spec!r} does not name a network; give a registered name, torchvision:NAME, timm:NAME or"
+            " package.module:callable"
+        )
+    asked = WEIGHT_OPTIONS & origin.arguments.keys()
+    if not (ZOO.fullmatch(origin.spec) and asked):
+        return origin
+    # The file brings the weights itself, and must not have others fetched. What they implied is kept.
+    implied = {name: getattr(model, name) for name in _BUILT_FROM_WEIGHTS if hasattr(model, name)}
+    kept = {name: value for name, value in origin.arguments.items() if name not in asked}
+    return Origin(origin.spec, {**(implied if origin.spec.startswith("torchvision") else {}), **kept})
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """A hash of the whole content, to tell damage anywhere in the file."""
+    content = canonical_json(fingerprints(tensors), what="the tensors")
+    return hashlib.blake2b(f"{text}\n{content}".encode(), digest_size=20).hexdigest()
+
+
+def _read(path: Path) -> tuple[TensorFile, ModelDocument]:
+    file = read_header(path)
+    described: Any = file.document
+    version: Any = cast("dict[str, Any]", described).get("format") if isinstance(described, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise FileFormatError(
+            f"{path} has file format {version}, and this version of Secateur reads {FORMAT}; upgrade Secateur"
+        )
+    try:
+        document = ModelDocument.model_validate(described)
+    except ValidationError as error:
+        raise FileFormatError(
+            f"{path} is not a model file, or its description is damaged ({first_problem(error)}); use another copy"
+        ) from error
+    return file, document
+
+
+def _check_content(path: Path, document: ModelDocument, tensors: Mapping[str, Tensor]) -> None:
+    text = canonical_json(document.model_dump(exclude={"digest"}), what="the document")
+    if _digest(text, tensors) != document.digest:
+        raise FileFormatError(
+            f"{path} is damaged: its content is not what was saved (the checksum differs); use another copy"
+        )
