@@ -1,0 +1,150 @@
+"""The tables in README and docs say what the result files say."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CONDITIONS = {
+    "commit": "0123456789abcdef",
+    "versions": {"torch": "9.9"},
+    "machine": "two cores",
+    "started": "2030-01-02T03:04:05",
+    "seconds": 120.0,
+    "command": "python benchmarks/toy.py",
+}
+
+
+@pytest.fixture(scope="module")
+def tables():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def reduction(seed, **changed):
+    row = {"network": "net", "data": "toy", "method": "ours", "seed": seed, "params_before": 1000}
+    row |= {
+        "params_after": 100,
+        "macs_before": 400,
+        "macs_after": 200,
+        "error_before": 1.0,
+        "error_after": 1.2,
+    }
+    return row | changed
+
+
+@pytest.fixture
+def house(tmp_path):
+    """A small repository: two pages with a marked place, and one result file."""
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    rows = [reduction(0), reduction(1, error_after=1.4), reduction(0, method="other", max_drop=0.1)]
+    document = {"name": "toy", "conditions": CONDITIONS, "rows": rows}
+    (results / "toy.json").write_text(json.dumps(document), encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    page = "before\n<!-- results:toy method=ours -->\nold\n<!-- /results -->\nafter\n"
+    for name in ("README.md", "docs/results.md"):
+        (tmp_path / name).write_text(page, encoding="utf-8")
+    return tmp_path
+
+
+def test_the_pages_are_up_to_date(tables, capsys):
+    """README and docs hold exactly the tables that the committed results make."""
+    assert tables.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_a_changed_figure_is_noticed(tables, house, capsys):
+    """A page is out of date until it is rewritten, and again once somebody edits a figure."""
+    page = house / "README.md"
+
+    assert tables.main(["--check"], house) == 1
+    assert "README.md, docs/results.md" in capsys.readouterr().err
+    assert tables.main([], house) == 0
+    assert tables.main(["--check"], house) == 0
+    page.write_text(page.read_text(encoding="utf-8").replace("1.30", "1.10"), encoding="utf-8")
+    assert tables.main(["--check"], house) == 1
+
+
+def test_a_line_tells_seeds_mean_and_spread(tables, house):
+    """A line gathers its seeds; its figures are mean ± standard deviation, with the conditions below."""
+    tables.main([], house)
+
+    text = (house / "README.md").read_text(encoding="utf-8")
+
+    assert (
+        "| net | toy | ours | 0, 1 | 1.00 ± 0.00 | 1.30 ± 0.14 | 100 ± 0 | 10.0 ± 0.0 | 2.0 ± 0.0 |" in text
+    )
+    assert (
+        "two cores; torch 9.9; `python benchmarks/toy.py` at commit 0123456789, 2030-01-02, 2 minutes" in text
+    )
+    assert text.startswith("before\n")
+    assert text.endswith("<!-- /results -->\nafter\n")
+    assert "old" not in text
+
+
+def test_a_place_without_results_stays_empty(tables, house):
+    """While there is no result file a page shows no figure."""
+    shutil.rmtree(house / "benchmarks" / "results")
+
+    tables.main([], house)
+
+    assert (house / "README.md").read_text(encoding="utf-8") == (
+        "before\n<!-- results:toy method=ours -->\n<!-- /results -->\nafter\n"
+    )
+
+
+def test_a_mark_that_fits_no_row_is_an_error(tables, house):
+    """A place that asks for rows that are not there does not silently stay empty."""
+    (house / "README.md").write_text(
+        "<!-- results:toy method=none -->\n<!-- /results -->\n", encoding="utf-8"
+    )
+
+    with pytest.raises(SystemExit, match="toy has no rows with"):
+        tables.main([], house)
+
+
+def test_bounds_are_counted(tables):
+    """Where runs had a bound, the line says in how many it held on test data."""
+    runs = [reduction(seed, max_drop=0.5, error_after=after) for seed, after in enumerate((1.5, 1.6, 1.0))]
+
+    heads, lines = tables.reductions(runs)
+
+    assert heads[-1] == "bound held on test data"
+    assert lines[0][-1] == "2 of 3"
+
+
+@pytest.mark.parametrize(
+    ("row", "head"),
+    [
+        (
+            {"model": "resnet", "status": "cut", "watch_s": 0.1, "reason": None},
+            ["model", "status", "watch, s"],
+        ),
+        ({"arm": "fast", "seed": 0, "seconds": 1.5}, ["arm", "runs", "seconds"]),
+    ],
+)
+def test_rows_choose_their_table(tables, row, head):
+    """Rows about models and rows of timings get tables of their own."""
+    heads, lines = tables.table_of([row, row])
+
+    assert list(heads) == head
+    assert all(len(line) == len(heads) for line in lines)
+
+
+def test_rows_of_no_kind_are_an_error(tables):
+    """Rows that no table fits are refused with their keys."""
+    with pytest.raises(SystemExit, match="no table fits rows with the keys speed"):
+        tables.table_of([{"speed": 1}])
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(1234, "1,234"), (1234.5, "1,234"), (12.34, "12.3"), (1.234, "1.23"), (2.0, "2")]
+)
+def test_numbers_keep_the_digits_that_matter(tables, value, shown):
+    """Counts are whole, other numbers have three or four digits."""
+    assert tables.number(value) == shown
