@@ -1,0 +1,147 @@
+"""Random changes to training examples, on whole batches and with a generator of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from secateur.errors import DataError
+from secateur.train.settings import TrainSettings
+
+Augmenter: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+"""Takes a batch and a generator, returns a changed batch of the same shape."""
+
+SCALE = 0.1
+JITTER = 0.05
+
+
+def random_shift(
+    images: Tensor, generator: torch.Generator, *, by: int, fill: Tensor | float = 0.0
+) -> Tensor:
+    """Move each image by up to ``by`` pixels along both axes; what comes in from outside is ``fill``.
+
+    Args:
+        images: ``[n, channels, height, width]``.
+        generator: Draws the shifts (on the processor, so that every device gets the same).
+        by: Largest shift in pixels, each of the (2·by+1)² shifts being equally likely.
+        fill: One number, or one per channel.
+
+    Returns:
+        The shifted images, same shape.
+
+    Example:
+        >>> moved = random_shift(torch.ones(2, 1, 4, 4), torch.Generator().manual_seed(0), by=1)
+        >>> moved.shape, bool(moved.sum() <= 32)
+        (torch.Size([2, 1, 4, 4]), True)
+    """
+    n, channels, height, width = images.shape
+    border = torch.as_tensor(fill, dtype=images.dtype, device=images.device).reshape(1, -1, 1, 1)
+    padded = border.expand(n, channels, height + 2 * by, width + 2 * by).clone()
+    padded[:, :, by : by + height, by : by + width] = images
+    start = torch.randint(0, 2 * by + 1, (2, n), generator=generator).to(images.device)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(n, device=images.device), :, start[0], start[1]]
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image left to right with probability one half.
+
+    Args:
+        images: ``[n, channels, height, width]``.
+        generator: Draws which.
+
+    Returns:
+        The images, same shape.
+
+    Example:
+        >>> random_flip(torch.zeros(3, 1, 2, 2), torch.Generator()).shape
+        torch.Size([3, 1, 2, 2])
+    """
+    chosen = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device) < 0.5
+    return torch.where(chosen, images.flip(-1), images)
+
+
+def random_signal(
+    signals: Tensor, generator: torch.Generator, *, scale: float = SCALE, jitter: float = JITTER
+) -> Tensor:
+    r"""Scale each channel of each signal a little and add a little noise: :math:`x (1 + s a) + j e`.
+
+    Args:
+        signals: ``[n, channels, length]``, normalised to a deviation near 1.
+        generator: Draws a (one normal number a channel) and e (one a sample).
+        scale: Deviation s of the factor.
+        jitter: Deviation j of the noise.
+
+    Returns:
+        The signals, same shape.
+
+    Example:
+        >>> random_signal(torch.zeros(2, 3, 8), torch.Generator(), jitter=0.0).abs().max()
+        tensor(0.)
+
+    Source:
+        Um et al. 2017, arXiv:1706.00527 (scaling and jittering of wearables' signals).
+    """
+    factor = 1.0 + scale * torch.randn(*signals.shape[:2], 1, generator=generator, dtype=signals.dtype)
+    noise = jitter * torch.randn(signals.shape, generator=generator, dtype=signals.dtype)
+    return signals * factor.to(signals.device) + noise.to(signals.device)
+
+
+def fill_of(inputs: Tensor, kind: Literal["minimum", "mean"]) -> Tensor:
+    """Each channel's minimum or mean over all examples: what the border of a shifted image is filled with.
+
+    Args:
+        inputs: ``[n, channels, ...]``.
+        kind: Which of the two.
+
+    Returns:
+        ``[channels]``.
+
+    Example:
+        >>> fill_of(torch.tensor([[[[1.0, 3.0]]]]), "mean")
+        tensor([2.])
+    """
+    rows = inputs.movedim(1, 0).flatten(1)
+    return rows.amin(dim=1) if kind == "minimum" else rows.mean(dim=1)
+
+
+def make_augmenter(settings: TrainSettings, inputs: Tensor) -> Augmenter | None:
+    """The changes that the settings ask for.
+
+    Args:
+        settings: ``augment``, ``shift`` and ``shift_fill``.
+        inputs: All training inputs: they give the shape and the border's value.
+
+    Returns:
+        A function of a batch and a generator, or None for ``none``.
+
+    Raises:
+        DataError: The inputs are not images (or not signals, for ``signal``).
+
+    Example:
+        >>> make_augmenter(TrainSettings(), torch.zeros(4, 1, 8, 8)) is None
+        True
+    """
+    if settings.augment == "none":
+        return None
+    wanted, what = (
+        (3, "signals [n, channels, length]") if settings.augment == "signal" else (4, "images [n, c, h, w]")
+    )
+    if inputs.ndim != wanted:
+        raise DataError(
+            f"augment={settings.augment!r} changes {what}, but the training inputs have the shape "
+            f"{tuple(inputs.shape)}; choose another augment or 'none'"
+        )
+    if settings.augment == "signal":
+        return random_signal
+    fill = fill_of(inputs, settings.shift_fill)
+
+    def shift(batch: Tensor, generator: torch.Generator) -> Tensor:
+        return random_shift(batch, generator, by=settings.shift, fill=fill)
+
+    if settings.augment == "shift":
+        return shift
+    return lambda batch, generator: shift(random_flip(batch, generator), generator)

@@ -1,0 +1,378 @@
+"""The training loop: a small network, examples in memory, one device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from secateur.errors import ModelError, SettingsError
+from secateur.train.augment import make_augmenter
+from secateur.train.conditions import (
+    batches,
+    check_finite,
+    check_options,
+    check_owner,
+    derived_seed,
+    own_randomness,
+    precision_of,
+)
+from secateur.train.distil import check_teacher, distil_loss, soften
+from secateur.train.forward import Examples, check_fit, device_of, dtype_of, logits, mode
+from secateur.train.rates import learning_rate, make_optimizer
+from secateur.train.settings import TrainSettings
+from secateur.train.state import (
+    FORMAT,
+    EpochRecord,
+    FitResult,
+    Stop,
+    TrainState,
+    pack_optimizer,
+    restore,
+    snapshot,
+    unpack_optimizer,
+)
+
+Penalty: TypeAlias = Callable[[nn.Module], Tensor]
+"""A number to add to the loss, for instance a group lasso."""
+
+CHECK_EVERY = 50
+"""Steps between two looks at whether the loss is finite: reading it at every step would stall a GPU."""
+
+
+def fit(
+    model: nn.Module,
+    train: Examples,
+    validation: Examples | None,
+    settings: TrainSettings,
+    *,
+    seed: int = 0,
+    teacher: nn.Module | None = None,
+    teacher_answers: Tensor | None = None,
+    penalty: Penalty | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    state: TrainState | None = None,
+    stop_when: Callable[[EpochRecord], bool] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_state: Callable[[TrainState], None] | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+    device: torch.device | str | None = None,
+) -> FitResult:
+    r"""Train a network in place.
+
+    The loss is :math:`(1-w)\,\mathrm{CE} + w\,T^2\,\mathrm{KL}` with a teacher, else the cross-entropy, plus the
+    penalty. Every random number comes from ``seed`` and the epoch's number, so that a run can be repeated and resumed;
+    the caller's random state, the network's modes and its hooks are left as found, its gradients are cleared. After an
+    error or an interrupt the weights are those of the last step.
+
+    Args:
+        model: A classifier ``[n, ...] → [n, classes]``. At the end it has the best epoch's weights (see ``keep``).
+        train: What to learn from.
+        validation: What epochs are judged by; None judges none and keeps the last.
+        settings: How to train.
+        seed: Not negative.
+        teacher: A network to imitate. Without augmentation its answers are computed once; with it, it sees the same
+            changed examples as the network.
+        teacher_answers: In place of a teacher, its logits for the unchanged training examples, ``[n, classes]``
+            (:func:`secateur.train.teacher_logits`), so that many short runs share them.
+        penalty: Added to the loss at every step.
+        optimizer: Goes on with this one, over the network's own parameters; the settings rule its learning rate.
+        state: Goes on from here, bit by bit as the run that gave it to ``on_state``.
+        stop_when: Asked after each epoch; True ends the run.
+        on_epoch: Told of each epoch.
+        on_state: Given a copy of everything after each epoch, for storing.
+        on_batch: Told after each step how many of how many steps are done.
+        device: Where to train; the network stays there. By default where it is.
+
+    Returns:
+        History, best epoch, why it ended, and the optimiser.
+
+    Raises:
+        SettingsError: Options contradict each other, or the state is of another run.
+        DataError: The network does not take the inputs, or labels or teacher do not fit its outputs.
+        ModelError: Nothing is trainable, or loss or weights are no longer finite.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> class Two(SimpleNamespace):
+        ...     def __len__(self): return len(self.targets)
+        >>> x = torch.tensor([[-1.0], [1.0]]).repeat(32, 1)
+        >>> data = Two(inputs=x, targets=(x[:, 0] > 0).long())
+        >>> fit(nn.Linear(1, 2), data, data, TrainSettings(epochs=5, lr=0.5)).history[-1].validation_accuracy
+        100.0
+
+    Source:
+        Averaged weights: Polyak and Juditsky 1992, SIAM J. Control Optim. 30(4), in torch's exponential form.
+        A teacher that sees the same changed examples: Beyer et al. 2022, arXiv:2106.05237.
+    """
+    where = device_of(model) if device is None else torch.device(device)
+    check_options(validation, settings, seed=seed, device=where, teachers=(teacher, teacher_answers))
+    model.to(where)
+    run = _Run(
+        model, train, validation, settings, seed=seed, optimizer=optimizer, device=where, penalty=penalty
+    )
+    run.on_batch = on_batch
+    run.set_teacher(teacher, teacher_answers)
+    if state is not None:
+        run.load(state)
+    with ExitStack() as modes:
+        modes.enter_context(mode(model, training=True))
+        if teacher is not None:
+            modes.enter_context(mode(teacher, training=False))
+        last = state.history[-1] if state is not None and state.history else None
+        while (stopped := run.why_stop(last, stop_when)) is None:
+            last = run.epoch()
+            if on_epoch is not None:
+                on_epoch(last)
+            if on_state is not None:
+                on_state(run.state(last))
+    run.finish()
+    return FitResult(tuple(run.history), run.best_epoch, stopped, run.optimizer)
+
+
+class _Run:
+    """The moving parts of one call of ``fit``."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Examples,
+        validation: Examples | None,
+        settings: TrainSettings,
+        *,
+        seed: int,
+        optimizer: torch.optim.Optimizer | None,
+        device: torch.device,
+        penalty: Penalty | None,
+    ) -> None:
+        from lightning_fabric import Fabric  # noqa: PLC0415  takes longer to import than a short run trains
+
+        self.classes = check_fit(model, train, device=device)
+        if validation is not None:
+            check_fit(model, validation, device=device)
+        self.model, self.settings, self.seed, self.device, self.penalty = (
+            model,
+            settings,
+            seed,
+            device,
+            penalty,
+        )
+        self.inputs = train.inputs.to(device, dtype_of(model))
+        self.targets = train.targets.to(device, torch.int64)
+        self.validation = validation
+        self.augment = make_augmenter(settings, self.inputs)
+        self.steps = len(batches(torch.arange(len(train)), settings.batch_size))
+        self.optimizer = make_optimizer(model.parameters(), settings) if optimizer is None else optimizer
+        check_owner(self.optimizer, model)
+        self.average: AveragedModel | None = None
+        if settings.ema is not None:
+            average = get_ema_multi_avg_fn(settings.ema)  # pyright: ignore[reportUnknownVariableType]
+            self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True)  # pyright: ignore[reportUnknownArgumentType]
+        # Lightning counts a processor's "devices" as processes, a GPU's by number.
+        devices = [device.index or 0] if device.type == "cuda" else 1
+        self.fabric = Fabric(
+            accelerator=device.type, devices=devices, precision=precision_of(model, settings, device)
+        )
+        self.history: list[EpochRecord] = []
+        self.best: dict[str, Tensor] | None = None
+        self.best_epoch = 0
+        self.best_key = (-1.0, 0.0)
+        self.teacher: nn.Module | None = None
+        self.soft: Tensor | None = None
+        self.on_batch: Callable[[int, int], None] | None = None
+        self.ready: tuple[nn.Module, torch.optim.Optimizer] | None = None
+
+    def set_teacher(self, teacher: nn.Module | None, answers: Tensor | None) -> None:
+        """Take a teacher's answers, or the teacher where its answers change from step to step."""
+        if teacher is None and answers is None:
+            return
+        if teacher is not None and self.augment is not None:
+            check_teacher(logits(teacher, self.inputs[:1]), examples=1, classes=self.classes)
+            self.teacher = teacher
+            return
+        if teacher is not None:
+            answers = logits(teacher, self.inputs)
+        if answers is not None:
+            check_teacher(answers, examples=len(self.inputs), classes=self.classes)
+            self.soft = soften(answers.to(self.device, self.inputs.dtype), self.settings.distil_temperature)
+
+    def epoch(self) -> EpochRecord:
+        """Train one epoch, validate, remember the best."""
+        started = time.perf_counter()
+        number = len(self.history) + 1
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, number, 0))
+        order = torch.randperm(len(self.inputs), generator=generator).to(self.device)
+        with own_randomness(self.device, derived_seed(self.seed, number, 1)):
+            train_loss = self._steps(batches(order, self.settings.batch_size), number, generator)
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        loss, accuracy, correct = self._validate(number)
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        seconds = time.perf_counter() - started
+        record = EpochRecord(number, train_loss, loss, accuracy, lr, seconds, correct)
+        self.history.append(replace(record, correct=None))
+        self._remember(record)
+        return record
+
+    def _steps(self, chosen: list[Tensor], number: int, generator: torch.Generator) -> float:
+        """All steps of one epoch; the mean of the loss."""
+        if self.ready is None:
+            wrapped = self.fabric.setup(self.model, self.optimizer, move_to_device=False)
+            self.ready = (wrapped[0], wrapped[1])
+        model, optimizer = self.ready
+        done = (number - 1) * self.steps
+        total = self.settings.epochs * self.steps
+        losses: list[Tensor] = []
+        for step, rows in enumerate(chosen, start=1):
+            lr = learning_rate(self.settings, step=done, steps_per_epoch=self.steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            loss = self._loss(model, rows, generator)
+            optimizer.zero_grad(set_to_none=True)
+            self.fabric.backward(loss)
+            if self.settings.clip is not None:
+                self.fabric.clip_gradients(
+                    model, optimizer, max_norm=self.settings.clip, error_if_nonfinite=False
+                )
+            optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(self.model)
+            losses.append(loss.detach())
+            if step % CHECK_EVERY == 0 or step == len(chosen):
+                first = step - (step - 1) % CHECK_EVERY
+                check_finite(losses[first - 1 :], epoch=number, first_step=first, lr=lr)
+            done += 1
+            if self.on_batch is not None:
+                self.on_batch(done, total)
+        sizes = torch.tensor([len(rows) for rows in chosen], dtype=torch.float64)
+        return float((torch.stack(losses).double().cpu() * sizes).sum() / sizes.sum())
+
+    def _loss(self, model: nn.Module, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """What is minimised, on one batch."""
+        inputs, targets = self.inputs[rows], self.targets[rows]
+        if self.augment is not None:
+            inputs = self.augment(inputs, generator)
+        outputs = model(inputs)
+        loss = F.cross_entropy(outputs, targets, label_smoothing=self.settings.label_smoothing)
+        soft = self._teacher_says(rows, inputs)
+        if soft is not None:
+            weight = self.settings.distil_weight
+            distance = distil_loss(outputs, soft, temperature=self.settings.distil_temperature)
+            loss = (1.0 - weight) * loss + weight * distance
+        return loss if self.penalty is None else loss + self.penalty(self.model)
+
+    def _teacher_says(self, rows: Tensor, inputs: Tensor) -> Tensor | None:
+        """The teacher's softened log-probabilities for one batch."""
+        if self.teacher is not None:
+            with torch.no_grad():
+                answers = self.teacher(inputs.to(device_of(self.teacher), dtype_of(self.teacher)))
+            return soften(answers.to(inputs.device, inputs.dtype), self.settings.distil_temperature)
+        return None if self.soft is None else self.soft[rows]
+
+    def _judged(self) -> nn.Module:
+        """The network whose quality counts: the averaged one where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def _validate(self, number: int) -> tuple[float | None, float | None, Tensor | None]:
+        """Loss, accuracy in percent, and which examples were right."""
+        if self.validation is None:
+            return None, None, None
+        answers = logits(self._judged(), self.validation.inputs, device=self.device)
+        targets = self.validation.targets.to(self.device, torch.int64)
+        loss = float(F.cross_entropy(answers.double(), targets))
+        if not np.isfinite(loss):
+            raise ModelError(
+                f"after epoch {number} the network's outputs are no longer finite; "
+                f"lower the learning rate ({self.settings.lr:g}) or set clip"
+            )
+        correct = answers.argmax(dim=1) == targets
+        return loss, 100.0 * float(correct.double().mean()), correct.cpu()
+
+    def _remember(self, record: EpochRecord) -> None:
+        """Keep the weights where they are the best so far."""
+        if record.validation_accuracy is None or record.validation_loss is None:
+            self.best_epoch = record.epoch
+            return
+        key = (record.validation_accuracy, -record.validation_loss)
+        if key > self.best_key:
+            self.best_key, self.best_epoch = key, record.epoch
+            self.best = snapshot(self._judged()) if self.settings.keep == "best" else None
+
+    def why_stop(
+        self, last: EpochRecord | None, stop_when: Callable[[EpochRecord], bool] | None
+    ) -> Stop | None:
+        """The reason to end here, if there is one."""
+        if last is not None and stop_when is not None and stop_when(last):
+            return "stop_when"
+        patience = self.settings.early_stopping
+        if patience is not None and len(self.history) - self.best_epoch >= patience:
+            return "early_stopping"
+        return "epochs" if len(self.history) >= self.settings.epochs else None
+
+    def finish(self) -> None:
+        """Give the network the weights to be kept."""
+        if self.best is not None:
+            restore(self.model, self.best)
+            return
+        self.best_epoch = len(self.history)
+        if self.average is not None:
+            restore(self.model, snapshot(self.average.module))
+
+    def state(self, last: EpochRecord) -> TrainState:
+        """A copy of everything that the next epoch depends on."""
+        optimizer_tensors, optimizer_document = pack_optimizer(self.optimizer)
+        parts = {"model": snapshot(self.model), "optimizer": optimizer_tensors, "best": self.best or {}}
+        count = 0
+        if self.average is not None:
+            parts["ema"] = snapshot(self.average.module)
+            count = int(self.average.n_averaged)
+        if last.correct is not None:
+            parts["last"] = {"correct": last.correct}
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        document = {
+            "format": FORMAT,
+            "epoch": len(self.history),
+            "seed": self.seed,
+            "settings": self.settings.model_dump(),
+            "history": [record.as_dict() for record in self.history],
+            "best_epoch": self.best_epoch,
+            "optimizer": optimizer_document,
+            "ema_count": count,
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+        tensors = {f"{prefix}/{name}": t for prefix, part in parts.items() for name, t in part.items()}
+        return TrainState(tensors, document)
+
+    def load(self, state: TrainState) -> None:
+        """Go on from a state of the same run."""
+        asked: dict[str, object] = {"seed": self.seed, **self.settings.model_dump()}
+        saved: dict[str, object] = {"seed": state.document["seed"], **state.document["settings"]}
+        for name, value in asked.items():
+            if saved.get(name) != value:
+                raise SettingsError(
+                    f"the run was begun with {name}={saved.get(name)!r} and cannot go on with {value!r}; "
+                    "use the settings that it was begun with"
+                )
+        restore(self.model, state.part("model"))
+        unpack_optimizer(self.optimizer, state.part("optimizer"), state.document["optimizer"])
+        if self.average is not None:
+            restore(self.average.module, state.part("ema"))
+            self.average.n_averaged.fill_(int(state.document["ema_count"]))
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        if scaler is not None and state.document["scaler"] is not None:
+            scaler.load_state_dict(state.document["scaler"])
+        for record in state.history:
+            self.history.append(replace(record, correct=None))
+        self.best_epoch = int(state.document["best_epoch"])
+        chosen = self.history[self.best_epoch - 1] if self.best_epoch else None
+        if chosen and chosen.validation_accuracy is not None and chosen.validation_loss is not None:
+            self.best_key = (chosen.validation_accuracy, -chosen.validation_loss)
+        self.best = {name: t.to(self.device).clone() for name, t in state.part("best").items()} or None

@@ -1,0 +1,126 @@
+"""How to train: every option, with its range, as one frozen value."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from secateur.errors import SettingsError
+
+Augment = Literal["none", "shift", "flip-shift", "signal"]
+"""What is varied in the training examples; see ``secateur.train.augment``."""
+
+
+class TrainSettings(BaseModel):
+    """Options of one training run, checked when they are set.
+
+    Attributes:
+        epochs: Passes over the training examples.
+        batch_size: Examples a step. A last batch of a single example joins the one before it, because batch norm
+            cannot train on one.
+        optimizer: The rule of the steps.
+        lr: Learning rate at its height.
+        momentum: Momentum of SGD and RMSprop.
+        nesterov: SGD with Nesterov's momentum.
+        weight_decay: L2 penalty (decoupled from the gradient for ``adamw``).
+        schedule: How the learning rate goes from ``lr`` (``constant``) down to 0 (``linear``, ``cosine``).
+        warmup_epochs: Epochs, or parts of one, in which the rate climbs linearly to ``lr``.
+        label_smoothing: Share of a label spread evenly over all classes.
+        precision: ``32``, or mixed with ``bf16`` or ``16`` (``16`` needs a GPU). ``auto`` is 32 on a processor and the
+            best that the GPU has on a GPU.
+        ema: Decay of the running average of weights and buffers, which is then what is validated and returned.
+        early_stopping: Stop after this many epochs without a better one.
+        keep: Return the ``best`` epoch on the validation examples (highest accuracy, then lowest loss) or the
+            ``last``. Without validation examples it is the last.
+        distil_weight: Share of the teacher's part in the loss, where there is a teacher.
+        distil_temperature: Softens the teacher's answers.
+        augment: Random changes to the training examples.
+        shift: Pixels by which ``shift`` and ``flip-shift`` move at most.
+        shift_fill: What fills the border: each channel's ``minimum`` over the training examples or its ``mean``.
+        clip: Largest norm of all gradients together.
+
+    Raises:
+        SettingsError: An option is unknown, out of its range, or contradicts another.
+
+    Example:
+        >>> TrainSettings(epochs=3).but(lr=0.1).lr
+        0.1
+        >>> TrainSettings(epoch=3)
+        Traceback (most recent call last):
+        ...
+        secateur.errors.SettingsError: no training option is named 'epoch'; did you mean 'epochs'?
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    lr: float = Field(default=0.01, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    early_stopping: int | None = Field(default=None, ge=1)
+    keep: Literal["best", "last"] = "best"
+    distil_weight: float = Field(default=0.5, ge=0, le=1)
+    distil_temperature: float = Field(default=4.0, gt=0)
+    augment: Augment = "none"
+    shift: int = Field(default=2, ge=1)
+    shift_fill: Literal["minimum", "mean"] = "minimum"
+    clip: float | None = Field(default=None, gt=0)
+
+    if not TYPE_CHECKING:  # type checkers see the signature that pydantic derives from the fields
+
+        def __init__(self, **options):
+            try:
+                super().__init__(**options)
+            except ValidationError as error:
+                raise SettingsError(_sentence(error)) from None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov needs optimizer='sgd' and a momentum above 0")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs:g}) is longer than epochs ({self.epochs})")
+        return self
+
+    def but(self, **changes: Any) -> TrainSettings:
+        """The same settings with some changed, checked again.
+
+        Args:
+            changes: New values by option name.
+
+        Returns:
+            New settings.
+
+        Raises:
+            SettingsError: As for the class.
+
+        Example:
+            >>> TrainSettings().but(schedule="cosine").schedule
+            'cosine'
+        """
+        return TrainSettings(**{**self.model_dump(), **changes})
+
+
+def _sentence(error: ValidationError) -> str:
+    """What is wrong with the first option that is wrong, in one sentence."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        known = list(TrainSettings.model_fields)
+        near = get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"the options are: {', '.join(known)}"
+        return f"no training option is named {name!r}; {hint}"
+    if not name:
+        return str(first.get("ctx", {}).get("error", first["msg"]))
+    message = first["msg"]
+    return f"training option {name!r} cannot be {first['input']!r}: {message[:1].lower()}{message[1:]}"
