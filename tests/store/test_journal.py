@@ -17,7 +17,7 @@ entries = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(written=entries, data=st.data())
 def test_cut_at_any_byte_keeps_the_complete_lines(tmp_path_factory, written, data):
     """Cut anywhere, the journal opens with exactly the steps whose line ends before the cut, and takes new ones."""

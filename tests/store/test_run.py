@@ -48,7 +48,7 @@ def test_reopened_run_has_settings_and_steps(tmp_path):
         assert run.get("s1")[0]["w"].tolist() == [1.0] * 4
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_interrupted_at_any_byte(tmp_path_factory, data):
     """With the journal cut at any byte and a half-written file about, the run opens, is clean, and goes on."""
@@ -210,7 +210,7 @@ def test_other_versions_and_damage_are_refused(tmp_path, text, message):
 
 def test_settings_that_toml_cannot_hold_are_refused_first(tmp_path):
     """Settings with a null are refused before a folder is made."""
-    with pytest.raises(SettingsError, match="setting settings.limit is None"):
+    with pytest.raises(SettingsError, match=r"setting settings\.limit is None"):
         RunFolder.create(tmp_path / "run", {"limit": None})
 
     assert not (tmp_path / "run").exists()

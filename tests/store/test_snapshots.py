@@ -21,7 +21,7 @@ def tensors_of(choice):
     return {name: torch.full((2, 3), float(value)) for name, value in choice.items()}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(steps)
 def test_every_snapshot_comes_back(tmp_path_factory, history):
     """Whatever the tree of parents, each snapshot gives back its own tensors, in order, and its document."""
@@ -39,7 +39,7 @@ def test_every_snapshot_comes_back(tmp_path_factory, history):
         assert document == {"number": number}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(steps, st.sets(st.integers(0, 5)))
 def test_cleaning_keeps_what_is_needed(tmp_path_factory, history, chosen):
     """After cleaning, every named snapshot is still whole, and no file is left that none of them needs."""

@@ -202,6 +202,8 @@ def _origin(model: nn.Module, factory: str | None, arguments: Mapping[str, Any] 
             f"factory {origin.spec!r} does not name a network; give a registered name, torchvision:NAME, timm:NAME or"
             " package.module:callable"
         )
+    if "spec" in origin.arguments:
+        raise SettingsError("a factory's argument cannot be named spec, which build and load use; rename it")
     asked = WEIGHT_OPTIONS & origin.arguments.keys()
     if not (ZOO.fullmatch(origin.spec) and asked):
         return origin

@@ -281,7 +281,7 @@ def _placed(model: object, tensors: Mapping[str, Tensor], state: StateDocument, 
     """The built network with every parameter and buffer replaced."""
     if not isinstance(model, nn.Module):
         raise ModelError(f"the factory returned a {type(model).__name__}; a torch.nn.Module is wanted")
-    values = {name: _laid_out(name, tensor, state) for name, tensor in tensors.items()}
+    values = {name: _laid_out(name, tensor, state, source=source) for name, tensor in tensors.items()}
     wanted = {name: state.aliases.get(name, name) for name in (*values, *state.aliases)}
     _check_names(model, wanted, source=source)
     _check_tensors(model, wanted, tensors, state, source=source)
@@ -333,6 +333,11 @@ def _check_tensors(
                 f"{source} is damaged: {home!r} is {found}, its description says {state.dtypes.get(home)};"
                 " use another copy"
             )
+        if name in built and isinstance(built[name], nn.Parameter) == (home in state.buffers):
+            raise FileFormatError(
+                f"{source} has {name!r} as a {'buffer' if home in state.buffers else 'parameter'}, the network does not;"
+                f" {_OTHER_NETWORK}"
+            )
         if name in built and built[name].dim() != tensors[home].dim():
             raise FileFormatError(
                 f"{source} has {name!r} with {tensors[home].dim()} axes, the network's has {built[name].dim()};"
@@ -360,13 +365,17 @@ def _is_empty_slot(model: nn.Module, name: str) -> bool:
     return hasattr(owner, leaf) and getattr(owner, leaf) is None
 
 
-def _laid_out(name: str, tensor: Tensor, state: StateDocument) -> Tensor:
+def _laid_out(name: str, tensor: Tensor, state: StateDocument, *, source: str) -> Tensor:
     if name not in state.memory_formats:
         return tensor
     memory_format, dimensions = _FORMATS[state.memory_formats[name]]
     if tensor.dim() != dimensions:
-        raise FileFormatError(f"{name!r} cannot be {state.memory_formats[name]}: it has {tensor.dim()} axes")
-    return tensor.contiguous(memory_format=memory_format)
+        raise FileFormatError(
+            f"{source} is damaged: {name!r} has {tensor.dim()} axes and cannot be {state.memory_formats[name]};"
+            " use another copy"
+        )
+    # Not `contiguous`, which keeps the strides where one order looks like the other (1x1 kernels).
+    return torch.empty_like(tensor, memory_format=memory_format).copy_(tensor)
 
 
 def _reachable(model: nn.Module) -> Iterator[Tensor]:

@@ -101,8 +101,11 @@ class TensorFile:
 
 def as_bytes(tensor: Tensor) -> memoryview:
     """The bytes of a tensor in row order; shared with it if it is contiguous and on the CPU."""
+    if tensor.numel() == 0:
+        return memoryview(bytearray())
     plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    array: Any = plain.reshape(-1).view(torch.uint8).numpy()
+    # A single number counts as contiguous whatever its stride, but only stride 1 can be seen as bytes.
+    array: Any = plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy()
     return memoryview(array)
 
 

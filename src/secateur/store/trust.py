@@ -19,7 +19,10 @@ REGISTERED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 IMPORT_PATH = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 
 MODULES = ("secateur.networks", "secateur.testing", "torchvision.models", "timm.models")
-"""Modules whose network classes, and in our own whose functions, a file may name without being asked about."""
+"""Modules whose network classes a file may name without being asked about.
+
+Classes only: a function of theirs may import or fetch whatever its arguments say.
+"""
 
 WEIGHT_OPTIONS = frozenset(
     {
@@ -67,6 +70,11 @@ def check_origin(origin: Origin, *, path: Path, allow: Sequence[str]) -> None:
     secateur.errors.UntrustedImportError: a.safetensors asks for code from 'os:system', and 'os' is not trusted; ...
     """
     spec = origin.spec
+    if "spec" in origin.arguments:
+        raise UntrustedImportError(
+            f"{path} asks for {spec!r} with an argument named spec, which could name another network; build the network"
+            " yourself and pass factory="
+        )
     if ZOO.fullmatch(spec):
         asked = sorted(name for name in WEIGHT_OPTIONS & origin.arguments.keys() if origin.arguments[name])
         if asked:
@@ -109,9 +117,8 @@ def _imported(module: str, name: str, spec: str, path: Path) -> Any:
 def _check_target(target: Any, spec: str, *, path: Path, allowed: Sequence[str]) -> None:
     """What a trusted module merely imported from elsewhere is not trusted with it."""
     home = str(getattr(target, "__module__", ""))
-    ours = callable(target) and _within(home, MODULES[:2])
     is_network = inspect.isclass(target) and issubclass(target, nn.Module)
-    if _within(home, allowed) or ours or (is_network and _within(home, MODULES)):
+    if _within(home, allowed) or (is_network and _within(home, MODULES)):
         return
     raise UntrustedImportError(
         f"{path} asks for {spec!r}, which is not a network defined in a trusted module (it comes from"
