@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from secateur.channels import watch
 from secateur.channels.groups import Channels, Group, Member
 from secateur.errors import DataError, ModelError, SettingsError
-from secateur.observe import Need, Observations, observe
+from secateur.observe import Need, Observations, observe, pool
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -300,21 +300,23 @@ def test_pixels_are_seen_where_they_are_read() -> None:
 
 
 class Bare(nn.Module):
-    """Its second weight is a bare parameter, its third layer is never called."""
+    """Its second weight is a bare parameter, its third layer's weight is used without the layer, its fourth not at all."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.idle, self.bare = nn.Linear(4, 3), nn.Linear(3, 2), nn.Parameter(torch.ones(2, 3))
+        self.first, self.bare = nn.Linear(4, 3), nn.Parameter(torch.ones(2, 3))
+        self.idle, self.unused, self.last = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(self.first(x), self.bare) + F.linear(self.first(x), self.idle.weight)
+        h = self.first(x)
+        return F.linear(h, self.bare) + F.linear(h, self.idle.weight) + self.last(h)
 
 
 @pytest.mark.parametrize(
     ("reader", "reason"),
     [
         ("bare", "bare reads it and is not the weight of an ordinary"),
-        ("idle.weight", "idle.weight is never called"),
+        ("idle.weight", "idle.weight is used without calling its layer"),
     ],
 )
 def test_groups_that_cannot_be_seen_are_reported(reader: str, reason: str) -> None:
@@ -329,9 +331,36 @@ def test_groups_that_cannot_be_seen_are_reported(reader: str, reason: str) -> No
 
     assert reason in seen.skipped["first"]
     assert [*seen.activations, *seen.taylor, *seen.covariances] == []
-    assert set(seen.gradients) == {"first.weight", "first.bias", "bare", "idle.weight", "idle.bias"}
+    assert set(seen.gradients) == {name for name, _ in model.named_parameters()}
     with pytest.raises(ModelError, match=r"group 'first' could not be observed: .* use a weight criterion"):
         seen.covariances_of("first")
+
+
+def bare(*readers: str) -> tuple[nn.Module, Channels]:
+    """The bare network with a group of the given readers."""
+    model = Bare().double()
+    members = [Member(f"{name}.weight", 1, "read", each(3)) for name in readers]
+    group = Group("first", 3, (Member("first.weight", 0, "write", each(3)), *members))
+    return model, replace(watch(model, torch.zeros(1, 4, dtype=torch.float64)), groups=(group,))
+
+
+def test_a_reader_that_the_pass_does_not_use_adds_nothing() -> None:
+    """An idle head beside a live reader changes no score; alone it leaves zeros, not NaN."""
+    needs = {Need.ACTIVATION, Need.COVARIANCE, Need.TAYLOR_ACTIVATION}
+    model, channels = bare("last", "unused")
+    _, live = bare("last")
+    _, idle = bare("unused")
+    batches = batches_of((4,), 2)
+
+    beside, without, alone = (observe(model, of, batches, needs=needs) for of in (channels, live, idle))
+
+    assert torch.equal(beside.taylor["first"].magnitude, without.taylor["first"].magnitude)
+    assert torch.equal(beside.activations["first"].mean, without.activations["first"].mean)
+    assert torch.equal(pool(beside.covariances_of("first")).gram, pool(without.covariances_of("first")).gram)
+    assert beside.covariances["first", "unused.weight"].count == 0
+    assert alone.skipped == {}
+    assert alone.taylor["first"].magnitude.tolist() == [0, 0, 0]
+    assert not pool(alone.covariances_of("first")).gram.any()
 
 
 def observed(model: nn.Module, batches: Any, **options: Any) -> Observations:

@@ -16,6 +16,7 @@ from secateur.errors import DataError, ModelError, SettingsError
 from secateur.observe.derivatives import Loss, cross_entropy, gradients, hessian_diagonal
 from secateur.observe.readers import Reader, readers_of
 from secateur.observe.sums import GramSum, MomentSum, TaylorSum
+from secateur.observe.uses import Uses
 from secateur.observe.values import AT_READERS, DERIVATIVES, Need, Observations
 
 
@@ -34,7 +35,8 @@ def observe(
     """Watch a model work on data: one pass, streaming, the model left as found.
 
     A group's units are observed where they are *read*: at the inputs of the dense and convolutional layers whose weights
-    read them. A group with a reader that is no such layer is listed in ``skipped`` with the reason.
+    read them. A group with a reader that is no such layer is listed in ``skipped`` with the reason. A reader that the pass
+    does not use (an auxiliary head in evaluation) reads nothing: it adds no samples, and its covariance is zero.
 
     Args:
         model: The model. Its batches go to the device of its parameters.
@@ -77,7 +79,9 @@ def observe(
         model.train(training)
         collector.attach()
         for inputs, targets in batches:
-            collector.batch(model, inputs, targets, loss or cross_entropy)
+            with collector.uses:
+                outputs = collector.forward(model, inputs)
+            collector.learn(outputs, targets, loss or cross_entropy)
     return collector.result()
 
 
@@ -113,6 +117,9 @@ class _Collector:
         if needs & AT_READERS:
             for group in groups:
                 self._add_group(model, group)
+        self.uses = Uses(
+            {r.tensor: model.get_parameter(r.tensor) for of in self._readers.values() for r in of}
+        )
         floating = {n: p for n, p in model.named_parameters() if p.is_floating_point()}
         in_groups = {m.tensor for group in groups for m in group.by_role("write", "read")}
         self._parameters = floating if Need.GRADIENT in needs else {}
@@ -182,8 +189,8 @@ class _Collector:
         self._gates.append((module, gate))
         return ((gate, *args[1:]), kwargs) if args else ((), {**kwargs, "input": gate})
 
-    def batch(self, model: nn.Module, inputs: Any, targets: Any, loss: Loss) -> None:
-        """Run one batch and add what it shows."""
+    def forward(self, model: nn.Module, inputs: Any) -> Any:
+        """Run one batch; the hooks add what the readers see."""
         args, kwargs = as_call(tuple(cast("list[Any]", inputs)) if isinstance(inputs, list) else inputs)
         args = tuple(self._placed(value) for value in args)
         kwargs = {name: self._placed(value) for name, value in kwargs.items()}
@@ -196,7 +203,10 @@ class _Collector:
         if self._now == 0:
             raise DataError("a batch has no examples; drop empty batches")
         self._gates.clear()
-        outputs = model(*args, **kwargs)
+        return model(*args, **kwargs)
+
+    def learn(self, outputs: Any, targets: Any, loss: Loss) -> None:
+        """Add what the batch's loss shows."""
         if self._needs & DERIVATIVES:
             target = targets.to(self._device) if isinstance(targets, Tensor) else targets
             self._derive(loss(outputs, target))
@@ -261,9 +271,13 @@ class _Collector:
             raise DataError("there is no batch to observe; an iterator that was used up gives none")
         skipped = dict(self._skipped)
         for group, sums in self._sums.items():
-            silent = [tensor for tensor, calls in sums.calls.items() if calls == 0]
-            if silent and group not in skipped:
-                skipped[group] = f"the layer of {silent[0]} is never called, so its input cannot be seen"
+            hidden = [
+                tensor for tensor, calls in sums.calls.items() if calls == 0 and tensor in self.uses.used
+            ]
+            if hidden and group not in skipped:
+                skipped[group] = (
+                    f"{hidden[0]} is used without calling its layer, so that its input cannot be seen"
+                )
         seen = {group: sums for group, sums in self._sums.items() if group not in skipped}
         want = self._needs.__contains__
         return Observations(

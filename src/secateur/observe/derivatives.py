@@ -56,6 +56,8 @@ def gradients(loss: Tensor, wanted: Sequence[Tensor], *, twice: bool) -> tuple[T
         SettingsError: The loss is not a scalar.
         ModelError: The loss depends on nothing that can be differentiated.
     """
+    if not wanted:
+        return ()
     if loss.numel() != 1:
         raise SettingsError(
             f"the loss has shape {tuple(loss.shape)}; it must be one number, the mean over the batch"

@@ -27,8 +27,8 @@ class MomentSum:
         self._count += h_npw.shape[0] * h_npw.shape[1]
 
     def result(self) -> Moments:
-        """The means over what was added."""
-        mean, absolute, square = self._sums / self._count
+        """The means over what was added; zero if nothing was."""
+        mean, absolute, square = self._sums / max(1, self._count)
         return Moments(mean=mean, absolute=absolute, square=square, count=self._count)
 
 
@@ -48,8 +48,9 @@ class GramSum:
         self._count += h_npw.shape[0] * h_npw.shape[1]
 
     def result(self) -> Covariance:
-        """The means over what was added."""
-        return Covariance(mean=self._sum / self._count, gram=self._gram / self._count, count=self._count)
+        """The means over what was added; zero if nothing was."""
+        count = max(1, self._count)
+        return Covariance(mean=self._sum / count, gram=self._gram / count, count=self._count)
 
 
 class TaylorSum:
@@ -77,8 +78,9 @@ class TaylorSum:
             self._pending = None
 
     def result(self) -> Taylor:
-        """The means over the examples added."""
-        return Taylor(magnitude=self._magnitude / self._count, gate=self._gate / self._count)
+        """The means over the examples added; zero if none were."""
+        count = max(1, self._count)
+        return Taylor(magnitude=self._magnitude / count, gate=self._gate / count)
 
 
 def _rows(h_npw: Tensor) -> Iterator[Tensor]:

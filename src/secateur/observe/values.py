@@ -37,7 +37,7 @@ class Moments:
         mean: Mean activation, float64 ``[width]``.
         absolute: Mean absolute activation, float64 ``[width]``.
         square: Mean squared activation, float64 ``[width]``.
-        count: Samples a unit (examples x positions, over the readers).
+        count: Samples a unit (examples x positions, over the readers); 0, with zeros, if the pass used no reader.
     """
 
     mean: Tensor
@@ -53,7 +53,7 @@ class Covariance:
     Attributes:
         mean: Mean activation, float64 ``[width]``.
         gram: Mean product ``E[h h^T]``, float64 ``[width, width]``, not centred.
-        count: Samples (examples x positions).
+        count: Samples (examples x positions); 0, with a mean and Gram matrix of zeros, if the pass did not use the reader.
 
     Example:
         >>> one = Covariance(mean=torch.tensor([1.0]), gram=torch.tensor([[5.0]]), count=2)
@@ -88,8 +88,9 @@ def pool(parts: Sequence[Covariance]) -> Covariance:
     if not parts:
         raise SettingsError("there is no covariance to pool; give at least one")
     count = sum(part.count for part in parts)
-    mean = torch.stack([part.mean * (part.count / count) for part in parts]).sum(0)
-    gram = torch.stack([part.gram * (part.count / count) for part in parts]).sum(0)
+    shares = [part.count / max(1, count) for part in parts]
+    mean = torch.stack([part.mean * share for part, share in zip(parts, shares, strict=True)]).sum(0)
+    gram = torch.stack([part.gram * share for part, share in zip(parts, shares, strict=True)]).sum(0)
     return Covariance(mean=mean, gram=gram, count=count)
 
 
