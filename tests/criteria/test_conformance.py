@@ -1,5 +1,6 @@
 """The suite that every criterion of the table faces; a new one joins by its line in the table."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +16,18 @@ from secateur.criteria import CRITERIA, Scores, score
 from secateur.errors import ModelError
 from secateur.observe import Need
 
-every_criterion = pytest.mark.parametrize("criterion", CRITERIA)
-
 ZEROS_ARE_NOT_LOWEST = {"obd", "obd-readers", "random"}
 """Criteria that do not claim that a dead unit goes first: curvature may be negative, chance is blind."""
 
-DEPENDS_ON_NAMES = {"random"}
+BLIND = {"random"}
+"""Criteria whose scores belong to positions, not to units."""
+
+
+def every(criteria: Iterable[str]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("criterion", list(criteria))
+
+
+every_criterion = every(CRITERIA)
 
 
 class Residual(nn.Module):
@@ -93,11 +100,9 @@ def test_every_group_has_finite_scores(criterion: str, model: nn.Module, channel
     assert scores.criterion == criterion
 
 
-@every_criterion
+@every(name for name in CRITERIA if name not in BLIND)
 def test_scores_follow_their_channels(criterion: str, model: nn.Module, channels: Channels) -> None:
     """Renaming the units of every group renames their scores and merges, and changes nothing else."""
-    if criterion in DEPENDS_ON_NAMES:
-        pytest.skip("random scores belong to positions")
     orders = permutations(channels)
     other = replace(channels, groups=tuple(renamed(group, orders[group.name]) for group in channels.groups))
 
@@ -130,11 +135,9 @@ def test_float32_agrees_with_float64(criterion: str, model: nn.Module, channels:
         torch.testing.assert_close(low.values[name], values, rtol=2e-3, atol=1e-5 * float(values.abs().max()))
 
 
-@every_criterion
+@every(name for name in CRITERIA if name not in ZEROS_ARE_NOT_LOWEST)
 def test_a_dead_unit_goes_first(criterion: str, channels: Channels) -> None:
     """A unit whose weights, biases and readers are all zero never ranks above a live one."""
-    if criterion in ZEROS_ARE_NOT_LOWEST:
-        pytest.skip("not claimed")
     torch.manual_seed(0)
     model = Residual().double()
     tensors = dict(model.named_parameters())
@@ -148,30 +151,39 @@ def test_a_dead_unit_goes_first(criterion: str, channels: Channels) -> None:
     assert int(values.argmin()) == 2
 
 
-@every_criterion
-@pytest.mark.parametrize("fails", [False, True])
-def test_the_model_is_left_as_found(
-    criterion: str, fails: bool, model: nn.Module, channels: Channels
-) -> None:
-    """Scoring changes neither mode, weights, gradients nor the random state, also when the data fail."""
-    if fails and not CRITERIA[criterion].needs:
-        pytest.skip("sees no data")
+def check_left_as_found(model: nn.Module, run: Callable[[], object]) -> None:
+    """Run something, and compare the model and the random state with what they were."""
     model.train()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
 
-    if fails:
-        broken = [*data(), (torch.zeros(1, 5, 8, 8, dtype=torch.float64), torch.zeros(1, dtype=torch.int64))]
-        with pytest.raises(RuntimeError, match="channels"):
-            scored(model, channels, criterion, data=broken)
-    else:
-        scored(model, channels, criterion)
+    run()
 
     assert all(module.training for module in model.modules())
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert not any(module._forward_pre_hooks for module in model.modules())
     assert torch.equal(torch.get_rng_state(), random)
+
+
+@every_criterion
+def test_the_model_is_left_as_found(criterion: str, model: nn.Module, channels: Channels) -> None:
+    """Scoring changes neither mode, weights, gradients, hooks nor the random state."""
+    check_left_as_found(model, lambda: scored(model, channels, criterion))
+
+
+@every(name for name, entry in CRITERIA.items() if entry.needs)
+def test_the_model_is_left_as_found_after_an_error(
+    criterion: str, model: nn.Module, channels: Channels
+) -> None:
+    """The same holds if the second batch does not fit the network."""
+    broken = [data()[0], (torch.zeros(1, 5, 8, 8, dtype=torch.float64), torch.zeros(1, dtype=torch.int64))]
+
+    def run() -> None:
+        with pytest.raises(RuntimeError, match="channels"):
+            scored(model, channels, criterion, data=broken)
+
+    check_left_as_found(model, run)
 
 
 @every_criterion
