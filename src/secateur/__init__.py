@@ -2,7 +2,9 @@
 
 from secateur.channels import watch
 from secateur.criteria import score
+from secateur.methods import reduce
 from secateur.plan import plan
+from secateur.store import load, save
 from secateur.surgery import apply
 
-__all__ = ["apply", "plan", "score", "watch"]
+__all__ = ["apply", "load", "plan", "reduce", "save", "score", "watch"]

@@ -1,0 +1,21 @@
+"""Methods: compositions of the parts, one file each, with their sources."""
+
+from secateur.methods.reduce import KIND, MODEL_FILE, reduce, unreduced_in
+from secateur.methods.result import Layer, ReduceResult, Step
+from secateur.methods.settings import ReduceSettings
+from secateur.methods.snare import Listener, Search, SearchState, Silent
+
+__all__ = [
+    "KIND",
+    "MODEL_FILE",
+    "Layer",
+    "Listener",
+    "ReduceResult",
+    "ReduceSettings",
+    "Search",
+    "SearchState",
+    "Silent",
+    "Step",
+    "reduce",
+    "unreduced_in",
+]

@@ -1,0 +1,302 @@
+"""Reduce a network under an accuracy bound: the main job, from a network and data to a result and a run folder."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from secateur._model import check_finite, named_tensors
+from secateur.channels import Channels
+from secateur.cost import CostModel
+from secateur.data import Splits
+from secateur.data import load as load_data
+from secateur.errors import DataError, RunError, SettingsError
+from secateur.evaluate import evaluate, paired_drop
+from secateur.methods.result import Layer, ReduceResult, Step
+from secateur.methods.settings import ReduceSettings
+from secateur.methods.snare import Listener, Search, SearchState
+from secateur.store import RunFolder, model_snapshot, restore_model, save
+from secateur.surgery import CHANGES
+
+KIND = "reduce"
+MODEL_FILE = "model.safetensors"
+_UNREDUCED = "unreduced"
+
+
+def reduce(
+    model: nn.Module,
+    data: Splits | str | Path,
+    *,
+    max_drop: float | None = None,
+    settings: ReduceSettings | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    about: Mapping[str, Any] | None = None,
+    listener: Listener | None = None,
+    **options: Any,
+) -> ReduceResult:
+    """Cut a trained network down to what it needs, for as long as its accuracy stays within a bound.
+
+    Layers are chosen by how much they promise, a share of their units is removed by a criterion, what is left is retrained,
+    and the candidate is accepted or discarded by its accuracy on the validation split. The test split is read once, at the
+    end. With a run folder every step is on disk before it counts, and an interrupted run goes on where it stopped.
+
+    Args:
+        model: The trained network, ``[n, ...] -> [n, classes]``. It is not changed.
+        data: Splits in memory, or the name of a data set (see :func:`secateur.data.load`).
+        max_drop: How many percentage points of accuracy may be lost, on unseen data.
+        settings: All options at once; ``max_drop`` and ``options`` then are not given.
+        out: A folder for the run: its journal, snapshots and, at the end, ``model.safetensors``. None keeps nothing.
+        resume: Go on with the run in ``out``, with the settings that it was started with.
+        about: What else ``run.toml`` should say (text, numbers, lists).
+        listener: Told of progress.
+        options: Any option of :class:`secateur.methods.ReduceSettings`.
+
+    Returns:
+        The reduced network with its history, evaluations and costs.
+
+    Raises:
+        SettingsError: An option is unknown or out of its range, or two contradict each other.
+        ModelError: The network holds values that are not finite, or nothing in it can be cut.
+        DataError: Network and data do not fit.
+        RunError: The folder is in use, not a run, or of another version.
+
+    Example:
+        >>> import secateur
+        >>> from secateur import data, networks, train
+        >>> digits = data.load("digits", limit=300)
+        >>> net = networks.build("digits-net", seed=0)
+        >>> _ = train.fit(net, digits.train, None, train.TrainSettings(epochs=4, lr=0.05, batch_size=32))
+        >>> result = reduce(net, digits, max_drop=5.0, max_iterations=2)
+        >>> result.cost_after.parameters < result.cost_before.parameters
+        True
+
+    Source:
+        SNARE (KIT, 2020), chapter 5; :meth:`secateur.methods.ReduceSettings.as_printed` is the method without our
+        extensions.
+    """
+    splits = data if isinstance(data, Splits) else load_data(data)
+    chosen = _settings(max_drop, settings, options, resume=resume)
+    check_finite(named_tensors(model))
+    _check_outputs(model, splits)
+    if out is None:
+        if resume:
+            raise SettingsError("resume=True needs out=, the folder of the run that is to go on")
+        return _Reduction(model, splits, _required(chosen), listener).run()
+    if resume:
+        with RunFolder.open(out, kind=KIND) as folder:
+            stored = ReduceSettings(**folder.settings["reduce"])
+            if chosen is not None and chosen != stored:
+                raise SettingsError(
+                    f"{out} was started with other settings; leave them out to go on with it, or name another folder"
+                )
+            return _Reduction(model, splits, stored, listener, folder).run()
+    chosen = _required(chosen)
+    document = {"reduce": chosen.model_dump(mode="json", exclude_none=True), "about": dict(about or {})}
+    with RunFolder.create(out, document, kind=KIND) as folder:
+        return _Reduction(model, splits, chosen, listener, folder).run()
+
+
+def unreduced_in(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
+    """The network that a run folder started from, rebuilt from its first snapshot.
+
+    Args:
+        path: The run folder.
+        build: Makes a network of that architecture; its weights do not matter.
+
+    Raises:
+        RunError: The run stopped before it had stored its first snapshot.
+    """
+    with RunFolder.open(path, kind=KIND, read_only=True) as folder:
+        if next(iter(folder.entries()), None) is None:
+            raise RunError(f"{path} stopped before anything was stored; start it again in another folder")
+        tensors, document = folder.get(_UNREDUCED)
+    return restore_model(build, tensors, document)
+
+
+def _settings(
+    max_drop: float | None, settings: ReduceSettings | None, options: Mapping[str, Any], *, resume: bool
+) -> ReduceSettings | None:
+    if settings is not None:
+        if max_drop is not None or options:
+            raise SettingsError("give either settings=, or max_drop= and single options")
+        return settings
+    if max_drop is None:
+        if resume and not options:
+            return None
+        raise SettingsError("max_drop is missing; say how many percentage points of accuracy may be lost")
+    return ReduceSettings(max_drop=max_drop, **options)
+
+
+def _required(settings: ReduceSettings | None) -> ReduceSettings:
+    if settings is None:
+        raise SettingsError("max_drop is missing; say how many percentage points of accuracy may be lost")
+    return settings
+
+
+def _check_outputs(model: nn.Module, data: Splits) -> None:
+    """Refuse a network whose outputs do not fit the classes before anything is trained."""
+    found = evaluate(model, data.validation.take(1))
+    classes = len(found.per_class)
+    if classes != len(data.classes):
+        raise DataError(
+            f"the network tells {classes} classes apart, {data.name} has {len(data.classes)}; reduce it on its own data"
+        )
+
+
+class _Reduction:
+    """One reduction: the search, and the run folder that follows it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Splits,
+        settings: ReduceSettings,
+        listener: Listener | None,
+        folder: RunFolder | None = None,
+    ) -> None:
+        self.data, self.settings, self.folder = data, settings, folder
+        self.unreduced = copy.deepcopy(model).eval()
+        self.history: list[Step] = []
+        self.snapshot = _UNREDUCED
+        state, reduced = self._resumed()
+        self.search = Search(self.unreduced, data, settings, listener=listener, model=reduced, state=state)
+
+    def _resumed(self) -> tuple[SearchState | None, nn.Module | None]:
+        """Where the journal stands, and the network accepted last."""
+        if self.folder is None:
+            return None, None
+        state: SearchState | None = None
+        for entry in self.folder.entries():
+            if "step" in entry:
+                self.history.append(Step(**entry["step"]))
+                state = SearchState.from_dict(entry["state"])
+            self.snapshot = entry.get("snapshot", self.snapshot)
+        if state is None and next(iter(self.folder.entries()), None) is None:
+            tensors, document = model_snapshot(self.unreduced)
+            self.folder.put(_UNREDUCED, tensors, document)
+            self.folder.append({"event": "start", "snapshot": _UNREDUCED})
+            return None, None
+        if self.snapshot == _UNREDUCED:
+            return state, None
+        tensors, document = self.folder.get(self.snapshot)
+        return state, restore_model(lambda: copy.deepcopy(self.unreduced), tensors, document)
+
+    def run(self) -> ReduceResult:
+        """Search to the end, and judge the result."""
+        started = time.perf_counter()
+        earlier = sum(step.seconds for step in self.history)
+        while (step := self.search.step()) is not None:
+            self.history.append(step)
+            self._store(step)
+        return self._result(earlier + time.perf_counter() - started)
+
+    def _store(self, step: Step) -> None:
+        """Write a step: the snapshot first, then the line that names it."""
+        if self.folder is None:
+            return
+        entry: dict[str, Any] = {"step": step.as_dict(), "state": self.search.state.as_dict()}
+        if step.accepted:
+            name = f"step-{step.iteration:05d}"
+            tensors, document = model_snapshot(self.search.model)
+            self.folder.put(name, tensors, document, parent=self.snapshot)
+            entry["snapshot"] = self.snapshot = name
+        self.folder.append(entry)
+
+    def _result(self, seconds: float) -> ReduceResult:
+        before, after = self.unreduced, copy.deepcopy(self.search.model).eval()
+        data, settings = self.data, self.settings
+        test_before = evaluate(before, data.test, classes=data.classes)
+        test_after = evaluate(after, data.test, classes=data.classes)
+        confidence = settings.confidence or 0.95
+        validation_after = evaluate(after, data.validation, classes=data.classes)
+        channels = self.search.watched(before)
+        layers, notes = layers_of(channels, before, after)
+        result = ReduceResult(
+            model=after,
+            history=tuple(self.history),
+            evaluation_before=self.search.before,
+            evaluation_after=validation_after,
+            test_before=test_before,
+            test_after=test_after,
+            validation_drop=paired_drop(self.search.before, validation_after, confidence=confidence),
+            test_drop=paired_drop(test_before, test_after, confidence=confidence),
+            cost_before=CostModel(channels).total(),
+            cost_after=CostModel(self.search.watched(after)).total(),
+            layers=layers,
+            channels=channels,
+            settings=settings,
+            seconds=seconds,
+            folder=None if self.folder is None else self.folder.path,
+            notes=(*notes, *_remarks(self.history)),
+        )
+        self._save(result)
+        return result
+
+    def _save(self, result: ReduceResult) -> None:
+        if self.folder is None:
+            return
+        figures = {
+            "data": self.data.name,
+            "test_accuracy": result.test_after.accuracy,
+            "test_accuracy_before": result.test_before.accuracy,
+            "validation_accuracy": result.evaluation_after.accuracy,
+            "parameters": result.cost_after.parameters,
+            "macs": result.cost_after.macs,
+        }
+        save(result.model, self.folder.path / MODEL_FILE, evaluation=figures)
+
+
+def _remarks(history: list[Step]) -> tuple[str, ...]:
+    if any(step.accepted and step.kind == "cut" for step in history):
+        return ()
+    return (
+        f"Nothing was removed: none of {len(history)} candidates stayed within the bound."
+        " A wider bound, more validation examples or longer retraining may help.",
+    )
+
+
+def layers_of(
+    channels: Channels, before: nn.Module, after: nn.Module
+) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
+    """Each layer's width before and after, and what its units account for.
+
+    A layer accounts for what the network would lose if all its units went.
+    """
+    kept = kept_units(channels, before, after)
+    model = CostModel(channels)
+    everything, left = model.alive({}), model.alive(kept)
+    starts = channels.starts()
+    layers: list[Layer] = []
+    for group in channels.groups:
+        units = slice(starts[group.name], starts[group.name] + group.width)
+        figures: list[int] = []
+        for alive in (everything, left):
+            without = alive.copy()
+            without[units] = False
+            full, less = model.of(alive), model.of(without)
+            figures += [int(alive[units].sum()), full.parameters - less.parameters, full.macs - less.macs]
+        layers.append(Layer(group.name, group.kind, *figures))
+    forecast, notes = model.of(left), ()
+    if forecast.parameters != sum(parameter.numel() for parameter in after.parameters()):
+        notes = ("The widths per layer do not account for all that changed in the network.",)
+    return tuple(layers), notes
+
+
+def kept_units(channels: Channels, before: nn.Module, after: nn.Module) -> dict[str, Any]:
+    """Which units of ``before`` are left in ``after``, by group."""
+    given = {entry["group"]: entry["kept"] for entry in getattr(before, CHANGES, [])}
+    result: dict[str, Any] = {}
+    for entry in getattr(after, CHANGES, []):
+        name = entry["group"]
+        if any(group.name == name for group in channels.groups):
+            first = given.get(name, list(range(entry["width"])))
+            place = {unit: index for index, unit in enumerate(first)}
+            result[name] = np.array([place[unit] for unit in entry["kept"]], dtype=np.int64)
+    return result

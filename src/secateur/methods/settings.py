@@ -1,0 +1,167 @@
+"""How a reduction is to be done: every option, checked before anything runs."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from secateur.errors import SettingsError
+from secateur.evaluate import Drop
+from secateur.train import TrainSettings
+
+Compensate = Literal["none", "mean", "least-squares"]
+Reference = Literal["initial", "best"]
+
+
+def _retrain() -> TrainSettings:
+    return TrainSettings(
+        epochs=5,
+        optimizer="sgd",
+        lr=0.02,
+        momentum=0.9,
+        nesterov=True,
+        schedule="linear",
+        ema=0.99,
+        keep="last",
+        clip=1.0,
+    )
+
+
+class ReduceSettings(BaseModel):
+    """Options of a reduction under an accuracy bound, checked when they are set.
+
+    Attributes:
+        max_drop: How many percentage points of accuracy may be lost.
+        confidence: The bound is on the drop's upper confidence limit (one-sided), so that it holds on unseen data; 0
+            compares the drop as measured on the validation split, without its sampling error.
+        reference: What the drop is counted from: the network as given (``initial``), or the best accuracy reached on the
+            way (``best``, as printed).
+        criterion: Which units of a layer go first; a name that ``secateur.score`` knows.
+        layers: Only groups whose names match one of these patterns (``conv*``); None for all.
+        kinds: Only groups written by modules of these classes (``Linear``); None for all.
+        inputs: Whether features of the network's input may be removed, too.
+        beta: Weight of a layer's share of the parameters in its reduction potential.
+        gamma: Weight of its share of the multiply-adds.
+        first_share: Share of a layer's units that the first operation on it removes.
+        last_share: A layer closes when its share would fall below this.
+        max_iterations: How many candidates are retrained at most.
+        retrain: How a candidate is retrained.
+        accept_early: Accept a candidate as soon as an epoch is within the bound, or no epoch at all is needed.
+        give_up_early: Drop a candidate whose progress, kept up, would not reach the bound in the epochs left.
+        distil: Candidates also learn from the unreduced network's answers (how much: ``retrain.distil_weight``).
+        compensate: What the layers behind a cut do before retraining: nothing, take the removed units' means into their
+            biases, or be refitted by least squares.
+        learn_shares: Pass over operation sizes whose effect before retraining is beyond what a rejected candidate's was.
+        rounds: How often the closed layers are opened again. Every further round retrains longer.
+        patience: By what the epochs of retraining are multiplied in each further round.
+        finish: How the result of a round is trained on; None leaves it as it is.
+        score_examples: How many training examples scores and compensation are computed on.
+        seed: What every random choice follows from.
+
+    Raises:
+        SettingsError: An option is unknown, out of its range, or contradicts another.
+
+    Example:
+        >>> ReduceSettings(max_drop=0.5).criterion
+        'taylor'
+        >>> ReduceSettings(max_drop=-1)
+        Traceback (most recent call last):
+        ...
+        secateur.errors.SettingsError: option 'max_drop' cannot be -1: input should be greater than or equal to 0
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    max_drop: float = Field(ge=0, lt=100)
+    confidence: float = Field(default=0.95, ge=0, lt=1)
+    reference: Reference = "initial"
+    criterion: str = "taylor"
+    layers: tuple[str, ...] | None = None
+    kinds: tuple[str, ...] | None = None
+    inputs: bool = False
+    beta: float = Field(default=1.0, ge=0)
+    gamma: float = Field(default=1.0, ge=0)
+    first_share: float = Field(default=0.64, gt=0, lt=1)
+    last_share: float = Field(default=0.08, gt=0, lt=1)
+    max_iterations: int = Field(default=200, ge=1)
+    retrain: TrainSettings = Field(default_factory=_retrain)
+    accept_early: bool = True
+    give_up_early: bool = True
+    distil: bool = True
+    compensate: Compensate = "least-squares"
+    learn_shares: bool = True
+    rounds: int = Field(default=2, ge=1)
+    patience: float = Field(default=3.0, ge=1)
+    finish: TrainSettings | None = None
+    score_examples: int = Field(default=1024, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **options):
+            try:
+                super().__init__(**options)
+            except ValidationError as error:
+                raise SettingsError(_sentence(error)) from None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.last_share > self.first_share:
+            raise ValueError(f"last_share ({self.last_share:g}) is above first_share ({self.first_share:g})")
+        if 0 < self.confidence < 0.5:
+            raise ValueError(f"confidence ({self.confidence:g}) must be 0, or from 0.5 up to 1")
+        return self
+
+    @classmethod
+    def as_printed(cls, max_drop: float, **changes: Any) -> ReduceSettings:
+        """SNARE as its source prints it: Taylor, 5 epochs of plain retraining, the drop from the best accuracy so far.
+
+        Example:
+            >>> ReduceSettings.as_printed(0.5).distil
+            False
+        """
+        plain = TrainSettings(
+            epochs=5, optimizer="sgd", lr=0.01, momentum=0.0, schedule="constant", keep="best"
+        )
+        options: dict[str, Any] = {
+            "max_drop": max_drop,
+            "confidence": 0.0,
+            "reference": "best",
+            "retrain": plain,
+            "accept_early": False,
+            "give_up_early": False,
+            "distil": False,
+            "compensate": "none",
+            "learn_shares": False,
+            "rounds": 1,
+        }
+        return cls(**(options | changes))
+
+    def limit(self, drop: Drop) -> float:
+        """What of a drop is held against the bound: its upper limit, or the drop as measured."""
+        return drop.upper if self.confidence else drop.points
+
+    def but(self, **changes: Any) -> ReduceSettings:
+        """The same settings with some changed, checked again."""
+        return ReduceSettings(**{**self.model_dump(), **changes})
+
+    def retraining(self, number: int) -> TrainSettings:
+        """How candidates are retrained in a round, counted from 0."""
+        return self.retrain.but(epochs=max(1, round(self.retrain.epochs * self.patience**number)))
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(name, list(ReduceSettings.model_fields), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"they are: {', '.join(ReduceSettings.model_fields)}"
+        return f"no option of a reduction is named {name!r}; {hint}"
+    if first["type"] == "missing":
+        return f"option {name!r} is missing; say how many percentage points of accuracy may be lost"
+    if not name:
+        return str(first.get("ctx", {}).get("error", first["msg"]))
+    message = first["msg"]
+    return f"option {name!r} cannot be {first['input']!r}: {message[:1].lower()}{message[1:]}"

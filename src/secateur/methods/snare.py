@@ -1,0 +1,427 @@
+"""SNARE: reduce a whole network, layer by layer, for as long as its accuracy stays within a bound.
+
+``best``: while some layer is open, take the one with the greatest potential times operation size; remove that share of its
+units by a criterion; retrain; accept the candidate if its accuracy is within the bound, else discard it and halve the size
+for that layer; below the smallest size the layer closes.
+
+Source: SNARE (KIT, 2020), chapter 5, with the reading that the *greatest* score is taken (the pseudocode prints argmin, the
+score is a potential). Everything beyond it is an option of :class:`secateur.methods.settings.ReduceSettings`.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from secateur.channels import Channels, watch
+from secateur.cost import Cost, CostModel
+from secateur.criteria import score
+from secateur.data import Split, Splits
+from secateur.evaluate import Drop, Evaluation, evaluate, paired_drop
+from secateur.methods.potential import Potential, check_choice, chosen_groups, potentials
+from secateur.methods.result import Step
+from secateur.methods.settings import ReduceSettings
+from secateur.observe import Need, observe
+from secateur.plan import Plan, compensate, plan
+from secateur.surgery import apply
+from secateur.train import EpochRecord, TrainSettings, fit, teacher_logits
+
+_FAR = 3.0
+"""A cut is passed over when its shock is so many times the smallest that retraining did not make good: less is noise."""
+
+
+_SHOWN = 0.95
+"""The confidence of the limits that are reported where the bound is on the drop as measured."""
+
+
+class Listener(Protocol):
+    """Told of what happens during a reduction, for progress bars. Nothing it does changes the result."""
+
+    def candidate(self, iteration: int, group: str, before: int, after: int, epochs: int) -> None:
+        """A candidate is about to be retrained (``group`` is empty for a finishing training)."""
+        ...
+
+    def epoch(self, record: EpochRecord, drop: Drop) -> None:
+        """An epoch of retraining is done."""
+        ...
+
+    def batch(self, done: int, total: int) -> None:
+        """A step of retraining is done."""
+        ...
+
+    def step(self, step: Step) -> None:
+        """A candidate was accepted or rejected."""
+        ...
+
+
+class Silent:
+    """A listener that does nothing; subclass it for some of the calls."""
+
+    def candidate(self, iteration: int, group: str, before: int, after: int, epochs: int) -> None:
+        """Do nothing."""
+
+    def epoch(self, record: EpochRecord, drop: Drop) -> None:
+        """Do nothing."""
+
+    def batch(self, done: int, total: int) -> None:
+        """Do nothing."""
+
+    def step(self, step: Step) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A candidate before it is judged."""
+
+    group: str
+    share: float
+    before: int
+    after: int
+    shock: float
+    cost: Cost
+    started: float
+
+
+@dataclass
+class SearchState:
+    """Where a search stands between two steps: all that is needed to go on, besides the network itself.
+
+    Attributes:
+        iteration: Candidates tried.
+        round: The current round, from 0.
+        shares: The operation size of each layer.
+        closed: Layers whose size fell below the smallest.
+        best: The best validation accuracy reached, in percent.
+        accepted_shock: The greatest rise in loss by a cut that retraining made good, in this round.
+        rejected_shock: The smallest rise in loss that it did not.
+        gained: Whether anything was accepted in this round.
+        finished: Whether the round's finishing training is done.
+        done: Whether the search is over.
+    """
+
+    iteration: int = 0
+    round: int = 0
+    shares: dict[str, float] = field(default_factory=dict[str, float])
+    closed: list[str] = field(default_factory=list[str])
+    best: float = 0.0
+    accepted_shock: float = float("-inf")
+    rejected_shock: float = float("inf")
+    gained: bool = False
+    finished: bool = False
+    done: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON (which has no infinity)."""
+        document = asdict(self)
+        for key in ("accepted_shock", "rejected_shock"):
+            if abs(document[key]) == float("inf"):
+                document[key] = None
+        return document
+
+    @staticmethod
+    def from_dict(document: Mapping[str, Any]) -> SearchState:
+        """The state that :meth:`as_dict` wrote down."""
+        values = {key: value for key, value in document.items() if value is not None}
+        return SearchState(**values)
+
+
+def seed_for(seed: int, *parts: object) -> int:
+    """A seed of its own for each part of a run, the same on every machine.
+
+    >>> seed_for(0, "retrain", 3) == seed_for(0, "retrain", 3) != seed_for(0, "retrain", 4)
+    True
+    """
+    return zlib.crc32(repr((seed, *parts)).encode())
+
+
+class Search:
+    """A SNARE search over one network. :meth:`step` does one candidate; between two steps it can be stored and resumed."""
+
+    def __init__(
+        self,
+        unreduced: nn.Module,
+        data: Splits,
+        settings: ReduceSettings,
+        *,
+        listener: Listener | None = None,
+        model: nn.Module | None = None,
+        state: SearchState | None = None,
+    ) -> None:
+        """Prepare a search.
+
+        Args:
+            unreduced: The network as given; it is the reference and the teacher, and is not changed.
+            data: Training and validation splits; the test split is not touched.
+            settings: How to search.
+            listener: Told of progress.
+            model: The network that has been accepted so far, when a search goes on.
+            state: Where that search stood.
+        """
+        self.settings, self.data = settings, data
+        self.listener: Listener = listener or Silent()
+        self.unreduced = unreduced
+        self.model = unreduced if model is None else model
+        self.state = SearchState() if state is None else state
+        self.before: Evaluation = evaluate(unreduced, data.validation, classes=data.classes)
+        self.current = (
+            self.before if model is None else evaluate(model, data.validation, classes=data.classes)
+        )
+        self.state.best = max(self.state.best, self.before.accuracy)
+        self._sample = _sample(data.train, settings)
+        self._answers: Tensor | None = None
+        self.channels = self.watched(self.model)
+        if model is None:  # refuse before anything runs
+            check_choice(self.channels, layers=settings.layers, kinds=settings.kinds)
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    def step(self) -> Step | None:
+        """Try one candidate, or finish a round; None when the search is over."""
+        state = self.state
+        while not state.done:
+            pick = None if state.iteration >= self.settings.max_iterations else self._pick()
+            if pick is not None:
+                made = self._candidate(pick)
+                if made is not None:
+                    return made
+                continue
+            if self.settings.finish is not None and not state.finished and state.gained:
+                return self._finish(self.settings.finish)
+            self._next_round()
+        return None
+
+    def _pick(self) -> Potential | None:
+        """The open layer with the greatest potential times operation size."""
+        settings, state = self.settings, self.state
+        chosen = chosen_groups(self.channels, layers=settings.layers, kinds=settings.kinds)
+        still_open = [group for group in chosen if group.name not in state.closed]
+        ranked = potentials(self.channels, still_open, beta=settings.beta, gamma=settings.gamma)
+        if not ranked:
+            return None
+        return max(ranked.values(), key=lambda entry: entry.score * self._share(entry.group.name))
+
+    def _next_round(self) -> None:
+        state = self.state
+        exhausted = state.iteration >= self.settings.max_iterations
+        if exhausted or state.round + 1 >= self.settings.rounds:
+            state.done = True
+            return
+        state.round += 1
+        state.shares, state.closed = {}, []
+        state.gained = state.finished = False
+        state.accepted_shock, state.rejected_shock = float("-inf"), float("inf")
+
+    def _share(self, group: str) -> float:
+        return self.state.shares.get(group, self.settings.first_share)
+
+    def _halve(self, group: str) -> None:
+        share = self._share(group) / 2
+        self.state.shares[group] = share
+        if share < self.settings.last_share - 1e-12:
+            self.state.closed.append(group)
+
+    # --- one candidate ----------------------------------------------------------------------------------------------
+
+    def _candidate(self, pick: Potential) -> Step | None:
+        """Cut, look, retrain, decide. None if the size was passed over."""
+        started = time.perf_counter()
+        group, share = pick.group, self._share(pick.group.name)
+        made = self._plan(group.name, share)
+        candidate = apply(self.model, made)
+        found = evaluate(candidate, self.data.validation, classes=self.data.classes)
+        shock = found.loss - self.current.loss
+        if self._passed_over(share, shock):
+            self._halve(group.name)
+            return None
+        self.state.iteration += 1
+        tried = _Tried(group.name, share, group.width, len(made.changes[0].take), shock, made.after, started)
+        retraining = self.settings.retraining(self.state.round)
+        self.listener.candidate(
+            self.state.iteration, group.name, tried.before, tried.after, retraining.epochs
+        )
+        epochs = 0
+        if not (self.settings.accept_early and self._within(found)):
+            epochs = self._train(candidate, retraining, ("retrain", self.state.iteration), stop=True)
+            found = evaluate(candidate, self.data.validation, classes=self.data.classes)
+        accepted = self._within(found)
+        step = self._judged(tried, found, accepted=accepted, epochs=epochs)
+        if accepted:
+            self._accept(candidate, found)
+            self.state.accepted_shock = max(self.state.accepted_shock, shock)
+        else:
+            self.state.rejected_shock = min(self.state.rejected_shock, shock)
+            self._halve(group.name)
+        self.listener.step(step)
+        return step
+
+    def _passed_over(self, share: float, shock: float) -> bool:
+        """Whether what was learned says that retraining cannot make this cut good; the smallest size is always tried."""
+        learned = max(_FAR * self.state.rejected_shock, self.state.accepted_shock)
+        smallest = share / 2 < self.settings.last_share - 1e-12
+        return self.settings.learn_shares and not smallest and shock > learned
+
+    def _plan(self, group: str, share: float) -> Plan:
+        """Which units of one layer go, and what its readers do about it."""
+        settings = self.settings
+        batches = list(self._sample.batches(128))
+        scores = score(
+            self.model,
+            self.channels,
+            settings.criterion,
+            data=batches,
+            seed=seed_for(settings.seed, "score", self.state.iteration),
+            groups=[group],
+        )
+        width = self.channels.group(group).width
+        at_least_one = max(share, 1.0 / width)
+        made = plan(
+            self.channels, scores, remove={group: min(at_least_one, (width - 1) / width)}, groups=[group]
+        )
+        if settings.compensate != "none":
+            seen = observe(self.model, self.channels, batches, needs={Need.COVARIANCE}, groups=[group])
+            made = compensate(made, seen, method=settings.compensate)
+        return made
+
+    def _finish(self, settings: TrainSettings) -> Step:
+        """Train what was accepted for longer, and keep that if it is still within the bound and no worse."""
+        self.state.iteration += 1
+        cost = CostModel(self.channels).total()
+        started = time.perf_counter()
+        candidate = copy.deepcopy(self.model)
+        self.listener.candidate(self.state.iteration, "", 0, 0, settings.epochs)
+        epochs = self._train(candidate, settings, ("finish", self.state.iteration), stop=False)
+        found = evaluate(candidate, self.data.validation, classes=self.data.classes)
+        tried = _Tried("", 0.0, 0, 0, found.loss - self.current.loss, cost, started)
+        accepted = self._within(found) and found.accuracy >= self.current.accuracy
+        step = self._judged(tried, found, accepted=accepted, epochs=epochs)
+        if accepted:
+            self._accept(candidate, found)
+        self.state.finished = True
+        self.listener.step(step)
+        return step
+
+    def _train(
+        self, candidate: nn.Module, settings: TrainSettings, purpose: tuple[str, int], *, stop: bool
+    ) -> int:
+        """Retrain a candidate in place; how many epochs it took."""
+        history: list[float] = []
+
+        def enough(record: EpochRecord) -> bool:
+            drop = self._drop(record.correct)
+            self.listener.epoch(record, drop)
+            history.append(self.settings.limit(drop))
+            if not stop:
+                return False
+            if self.settings.accept_early and self._allowed(drop, record.validation_accuracy or 0.0):
+                return True
+            return self.settings.give_up_early and self._hopeless(history, settings.epochs)
+
+        distil = self.settings.distil and settings.distil_weight > 0
+        answers = self._teacher_answers() if distil and settings.augment == "none" else None
+        result = fit(
+            candidate,
+            self.data.train,
+            self.data.validation,
+            settings,
+            seed=seed_for(self.settings.seed, *purpose),
+            teacher=self.unreduced if distil and answers is None else None,
+            teacher_answers=answers,
+            stop_when=enough,
+            on_batch=self.listener.batch,
+        )
+        return len(result.history)
+
+    def _teacher_answers(self) -> Tensor:
+        if self._answers is None:
+            self._answers = teacher_logits(self.unreduced, self.data.train)
+        return self._answers
+
+    def _hopeless(self, limits: list[float], epochs: int) -> bool:
+        """Whether the bound is out of reach: too far for the epochs left at the best pace seen, or too far for the time.
+
+        A candidate may be beyond the bound by as much again as the bound at the start, and less with every epoch, before it
+        is given up: near the bound the pace of single epochs is noise.
+        """
+        left = epochs - len(limits)
+        if len(limits) < 2 or left == 0:
+            return False
+        pace = max(before - after for before, after in pairwise(limits))
+        bound = self.settings.max_drop
+        hoped = min(limits) - max(0.0, pace) * left
+        return hoped > bound and min(limits) > bound * (1 + left / epochs)
+
+    # --- the bound --------------------------------------------------------------------------------------------------
+
+    def _drop(self, correct: Tensor | None) -> Drop:
+        if correct is None:
+            raise RuntimeError("the training loop validated nothing")
+        return paired_drop(self.before.correct, correct, confidence=self.settings.confidence or _SHOWN)
+
+    def _within(self, found: Evaluation) -> bool:
+        return self._allowed(self._drop(found.correct), found.accuracy)
+
+    def _allowed(self, drop: Drop, accuracy: float) -> bool:
+        settings = self.settings
+        if settings.reference == "best":
+            lost = self.state.best - accuracy
+            return lost + settings.limit(drop) - drop.points <= settings.max_drop + 1e-9
+        return settings.limit(drop) <= settings.max_drop + 1e-9
+
+    def _accept(self, candidate: nn.Module, found: Evaluation) -> None:
+        self.model = candidate
+        self.current = found
+        self.state.best = max(self.state.best, found.accuracy)
+        self.state.gained = True
+        self.channels = self.watched(candidate)
+
+    def watched(self, model: nn.Module) -> Channels:
+        """The channels of a network on this data."""
+        return watch(model, self.data.train.inputs[:1], inputs=self.settings.inputs)
+
+    def _judged(self, tried: _Tried, found: Evaluation, *, accepted: bool, epochs: int) -> Step:
+        drop = self._drop(found.correct)
+        return Step(
+            iteration=self.state.iteration,
+            round=self.state.round,
+            kind="cut" if tried.group else "finish",
+            group=tried.group,
+            share=tried.share,
+            width_before=tried.before,
+            width_after=tried.after,
+            accepted=accepted,
+            reason=self._reason(tried, drop, accepted=accepted, epochs=epochs),
+            accuracy=found.accuracy,
+            drop=drop.points,
+            upper=drop.upper,
+            shock=tried.shock,
+            parameters=tried.cost.parameters,
+            macs=tried.cost.macs,
+            epochs=epochs,
+            seconds=time.perf_counter() - tried.started,
+        )
+
+    def _reason(self, tried: _Tried, drop: Drop, *, accepted: bool, epochs: int) -> str:
+        bound = f"the bound of {self.settings.max_drop:g} points"
+        if not tried.group:
+            return "trained on, and no worse" if accepted else "training on did not help"
+        if accepted:
+            return f"within {bound} {f'after {epochs} epochs' if epochs else 'without retraining'}"
+        most = " at most" if self.settings.confidence else ""
+        return f"{self.settings.limit(drop):.2f} points lost{most}, beyond {bound}"
+
+
+def _sample(train: Split, settings: ReduceSettings) -> Split:
+    """Examples for scores and compensation, in random order: a stored order may be by class."""
+    count = min(settings.score_examples, len(train))
+    taken = train.take(count, seed=seed_for(settings.seed, "sample") % 2**31)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed_for(settings.seed, "order")))
+    return taken.select(order)

@@ -1,0 +1,201 @@
+"""The main job as a user calls it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import secateur
+from secateur import data, networks
+from secateur.data import Splits
+from secateur.errors import DataError, ModelError, NothingToCutError, RunError, SettingsError
+from secateur.methods import ReduceSettings, unreduced_in
+from secateur.train import TrainSettings, fit
+
+QUICK = TrainSettings(epochs=1, lr=0.02, batch_size=64, ema=0.9, keep="last", clip=1.0)
+SETTINGS = ReduceSettings(max_drop=10.0, retrain=QUICK, max_iterations=4, rounds=1, score_examples=200)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Splits:
+    return data.load("digits", limit=400)
+
+
+@pytest.fixture(scope="module")
+def net(digits: Splits) -> nn.Module:
+    model = networks.build("digits-net", seed=0)
+    fit(model, digits.train, None, TrainSettings(epochs=4, lr=0.05, batch_size=50), seed=0)
+    return model
+
+
+def tensors(model: nn.Module) -> list[torch.Tensor]:
+    return [tensor.clone() for tensor in model.state_dict().values()]
+
+
+def test_it_gives_a_smaller_network_of_the_same_class_and_leaves_the_given_one(digits: Splits, net: nn.Module) -> None:
+    """The result is smaller and of the same class; the given network, its mode and its weights are as they were."""
+    net.train()
+    before = tensors(net)
+
+    result = secateur.reduce(net, digits, settings=SETTINGS)
+
+    assert type(result.model) is type(net)
+    assert result.cost_after.parameters < result.cost_before.parameters == 40_618
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors(net), strict=True))
+    assert net.training
+    assert sum(layer.width_after for layer in result.layers) < sum(layer.width_before for layer in result.layers)
+    assert result.notes == ()
+
+
+def test_what_layers_account_for_ends_in_the_network(digits: Splits, net: nn.Module) -> None:
+    """Width, parameters and MACs of each layer after the reduction are those of the reduced network's own analysis."""
+    from secateur.channels import watch
+    from secateur.cost import CostModel
+
+    result = secateur.reduce(net, digits, settings=SETTINGS)
+
+    channels = watch(result.model, digits.train.inputs[:1])
+    each = {group.name: group for group in channels.groups}
+    model = CostModel(channels)
+    for layer in result.layers:
+        group = each[layer.name]
+        alive = model.alive({})
+        start = channels.starts()[group.name]
+        alive[start : start + group.width] = False
+        assert layer.width_after == group.width
+        assert layer.parameters_after == model.total().parameters - model.of(alive).parameters
+
+
+def test_a_run_folder_resumes_to_the_same_result(digits: Splits, net: nn.Module, tmp_path: Path) -> None:
+    """A run stopped after two candidates and resumed ends as one that went through."""
+    whole = secateur.reduce(net, digits, settings=SETTINGS, out=tmp_path / "whole")
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    class Stopper(secateur.methods.Silent):
+        def candidate(self, iteration: int, group: str, before: int, after: int, epochs: int) -> None:
+            if iteration == 3:
+                raise Stop
+
+    with pytest.raises(Stop):
+        secateur.reduce(net, digits, settings=SETTINGS, out=tmp_path / "part", listener=Stopper())
+    resumed = secateur.reduce(net, digits, out=tmp_path / "part", resume=True)
+
+    assert resumed.history == whole.history
+    assert all(torch.equal(a, b) for a, b in zip(tensors(whole.model), tensors(resumed.model), strict=True))
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "part")]
+    assert files[0] == files[1]
+
+
+def test_the_unreduced_network_is_in_the_folder(digits: Splits, net: nn.Module, tmp_path: Path) -> None:
+    """A resumed run needs no other file: the network it started from is its first snapshot."""
+    secateur.reduce(net, digits, settings=SETTINGS.but(max_iterations=1), out=tmp_path / "run")
+
+    again = unreduced_in(tmp_path / "run", lambda: networks.build("digits-net"))
+
+    assert all(torch.equal(a, b) for a, b in zip(tensors(net), tensors(again), strict=True))
+
+
+def test_a_result_can_be_saved_loaded_and_reduced_further(digits: Splits, net: nn.Module, tmp_path: Path) -> None:
+    """A reduced network is a network: save, load, reduce again."""
+    first = secateur.reduce(net, digits, settings=SETTINGS)
+    secateur.save(first.model, tmp_path / "small.safetensors")
+
+    again = secateur.load(tmp_path / "small.safetensors")
+    second = secateur.reduce(again, digits, settings=SETTINGS)
+
+    assert second.cost_before == first.cost_after
+    assert second.cost_after.parameters <= first.cost_after.parameters
+
+
+def test_pixels_can_go(digits: Splits) -> None:
+    """With inputs=True the features of a flattened input are removed, twice in a row, and full images still go in."""
+    flat = nn.Sequential(nn.Flatten(1), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))
+    fit(flat, digits.train, None, TrainSettings(epochs=6, lr=0.1, batch_size=32), seed=0)
+    settings = SETTINGS.but(inputs=True, layers=("input",), max_drop=30.0, max_iterations=2, first_share=0.25)
+
+    result = secateur.reduce(flat, digits, settings=settings)
+
+    accepted = [step for step in result.history if step.accepted]
+    assert len(accepted) == 2
+    assert result.model[1].in_features == accepted[-1].width_after < accepted[0].width_after < 64
+    assert result.model(digits.test.inputs[:3]).shape == (3, 10)
+
+
+def test_nothing_removed_is_said(digits: Splits, net: nn.Module) -> None:
+    """A bound that nothing meets gives the network back, with a note that says so."""
+    settings = SETTINGS.but(max_drop=0.0, criterion="random", max_iterations=1, compensate="none")
+
+    result = secateur.reduce(net, digits, settings=settings)
+
+    assert result.cost_after == result.cost_before
+    assert "Nothing was removed" in result.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_drop": -0.5}, "max_drop"),
+        ({}, "max_drop is missing"),
+        ({"max_drop": 1.0, "criterion": "taylr"}, "taylor"),
+        ({"max_drop": 1.0, "critrion": "l1"}, "did you mean 'criterion'"),
+        ({"max_drop": 1.0, "resume": True}, "needs out="),
+        ({"max_drop": 1.0, "last_share": 0.9}, "above first_share"),
+    ],
+)
+def test_wrong_options_are_refused(digits: Splits, net: nn.Module, options: dict, message: str) -> None:
+    """Each wrong option is one sentence that names it."""
+    with pytest.raises(SettingsError, match=message):
+        secateur.reduce(net, digits, **options)
+
+
+def test_a_network_with_nan_is_refused(digits: Splits) -> None:
+    """NaN in the weights is named before anything runs."""
+    sick = networks.build("digits-net", seed=0)
+    with torch.no_grad():
+        sick.conv2.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"conv2\.weight"):
+        secateur.reduce(sick, digits, max_drop=1.0)
+
+
+def test_a_network_of_other_classes_is_refused(digits: Splits) -> None:
+    """Outputs that do not fit the classes are refused."""
+    with pytest.raises(DataError, match="12 classes apart, digits has 10"):
+        secateur.reduce(networks.build("digits-net", seed=0, classes=12), digits, max_drop=1.0)
+
+
+def test_data_of_another_shape_are_refused(net: nn.Module, digits: Splits) -> None:
+    """Inputs that the network does not take are refused with both shapes."""
+    wide = replace(
+        digits,
+        train=digits.train.map(lambda x: x.repeat(1, 3, 1, 1)),
+        validation=digits.validation.map(lambda x: x.repeat(1, 3, 1, 1)),
+        test=digits.test.map(lambda x: x.repeat(1, 3, 1, 1)),
+    )
+    with pytest.raises(DataError, match="does not take inputs of shape"):
+        secateur.reduce(net, wide, max_drop=1.0)
+
+
+def test_a_network_with_nothing_to_cut_is_refused(digits: Splits) -> None:
+    """A single layer from input to output has no channel of its own."""
+    with pytest.raises(NothingToCutError, match="reaches the network's output"):
+        secateur.reduce(nn.Sequential(nn.Flatten(1), nn.Linear(64, 10)), digits, max_drop=1.0)
+
+
+def test_a_folder_is_not_overwritten_and_other_settings_do_not_resume(
+    digits: Splits, net: nn.Module, tmp_path: Path
+) -> None:
+    """An existing run is refused without resume, and resumed only with its own settings."""
+    secateur.reduce(net, digits, settings=SETTINGS.but(max_iterations=1), out=tmp_path / "run")
+
+    with pytest.raises(RunError):
+        secateur.reduce(net, digits, settings=SETTINGS, out=tmp_path / "run")
+    with pytest.raises(SettingsError, match="other settings"):
+        secateur.reduce(net, digits, settings=SETTINGS, out=tmp_path / "run", resume=True)
+    with pytest.raises(RunError):
+        secateur.reduce(net, digits, out=tmp_path / "nowhere", resume=True)
