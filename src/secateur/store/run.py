@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from secateur.errors import RunError, StoreError
-from secateur.store.atomic import TEMPORARY_SUFFIX, write_atomic
+from secateur.store.atomic import TEMPORARY_SUFFIX, sync_folder, write_atomic
 from secateur.store.documents import to_toml
 from secateur.store.journal import Journal
 from secateur.store.lock import Lock
@@ -90,6 +90,7 @@ class RunFolder:
         _check_free(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
         except OSError as error:
             raise StoreError(
                 f"cannot make the folder {folder}: {error.strerror}; check the path and its permissions"
