@@ -108,14 +108,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     started, clock = datetime.now(UTC), time.perf_counter()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    load = os.getloadavg()[0]
     folder = Path(tempfile.mkdtemp(prefix="secateur-store-", dir=options.folder))
     try:
         rows = store_many(folder / "run", options.snapshots) + reopen_some(folder / "run", options.snapshots)
     finally:
         shutil.rmtree(folder)
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     result = {
         "name": "store",
         "conditions": {
@@ -124,6 +125,8 @@ def main() -> None:
             "machine": {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count()},
             "started": started.isoformat(timespec="seconds"),
             "seconds": time.perf_counter() - clock,
+            "cpu_seconds": time.process_time(),
+            "load_average_at_start": load,
             "command": f"python benchmarks/store.py --snapshots {options.snapshots}",
         },
         "rows": rows,
