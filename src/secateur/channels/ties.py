@@ -29,6 +29,7 @@ _ATTRIBUTE = "_secateur_axes"
 class Track:
     """What is known of one tensor: its labels, and the parameter it is (or is a view of)."""
 
+    owner: Ties
     axes: Axes
     parameter: str | None = None
     is_input: bool = False
@@ -66,7 +67,9 @@ class Ties:
     products: list[Product] = field(default_factory=list[Product])
     biases: dict[str, str] = field(default_factory=dict[str, str])
     used: set[str] = field(default_factory=set[str])
+    notes: list[str] = field(default_factory=list[str])
     counting: bool = True
+    chunking: bool = False
     flat_input: Labels | None = None
     flattened: bool = False
     input_touched: bool = False
@@ -86,9 +89,18 @@ class Ties:
         self.bases.append(Base(tensor, axis, int(labels[0]) if size else self.next_label, size))
         return labels
 
-    def track_of(self, tensor: torch.Tensor) -> Track | None:
-        """What is known of a tensor, or None for one that no rule has seen."""
+    def labels(self, base: Base) -> Labels:
+        """The labels of one axis of a parameter, buffer or input."""
+        return np.arange(base.start, base.start + base.size, dtype=np.int64)
+
+    def look(self, tensor: torch.Tensor) -> Track | None:
+        """What is known of a tensor, without taking it as used. None where no rule of this pass has seen it."""
         track: Track | None = getattr(tensor, _ATTRIBUTE, None)
+        return track if track is not None and track.owner is self else None
+
+    def track_of(self, tensor: torch.Tensor) -> Track | None:
+        """What is known of a tensor that an operator uses."""
+        track = self.look(tensor)
         if track is not None:
             if track.parameter is not None:
                 self.used.add(track.parameter)
@@ -107,10 +119,15 @@ class Ties:
         return track.parameter if track is not None else None
 
     def set(
-        self, tensor: torch.Tensor, axes: Sequence[Labels | None], *, parameter: str | None = None
+        self,
+        tensor: torch.Tensor,
+        axes: Sequence[Labels | None],
+        *,
+        parameter: str | None = None,
+        is_input: bool = False,
     ) -> None:
         """Give a tensor its labels."""
-        setattr(tensor, _ATTRIBUTE, Track(tuple(axes), parameter))
+        setattr(tensor, _ATTRIBUTE, Track(self, tuple(axes), parameter, is_input))
 
     # --- ties ---------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from secateur.channels.groups import INPUT, Fixed, Group, Member, Role
 from secateur.channels.rules.conv import KERNEL
 from secateur.channels.ties import FIXED, Base, Labels, Ties
 
+_FIXED = "is added to or multiplied with something fixed"
 _SINGLE = "has a single channel, or channels that can only go together"
 
 
@@ -30,12 +33,56 @@ def components(ties: Ties) -> NDArray[np.int64]:
     return np.asarray(found[1], dtype=np.int64)
 
 
+def _joined(parts: list[Labels]) -> Labels:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
 def _mix(values: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Spread integers over 64 bits (splitmix64), so that sums of them identify sets."""
     z = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Runs:
+    """Positions of axes, sorted by component: each component is a run, in which each axis is a shorter run.
+
+    Attributes:
+        component: The component of each entry, ascending.
+        axis: The number of the axis.
+        position: The position on it.
+    """
+
+    component: Labels
+    axis: Labels
+    position: Labels
+
+    def units(self) -> tuple[Labels, Labels]:
+        """The components, and where the run of each begins."""
+        starts = np.flatnonzero(np.r_[True, self.component[1:] != self.component[:-1]])
+        return self.component[starts], starts
+
+    def signatures(self, starts: Labels) -> NDArray[np.uint64]:
+        """A number for each component that says how many positions of which axes it has."""
+        other_axis = self.axis[1:] != self.axis[:-1]
+        other_component = self.component[1:] != self.component[:-1]
+        at = np.flatnonzero(np.r_[True, other_axis | other_component])
+        counts = np.r_[at[1:], len(self.axis)] - at
+        numbers = _mix(self.axis[at] * 1_000_003 + counts)
+        sums = np.zeros(len(starts), dtype=np.uint64)
+        np.add.at(sums, np.searchsorted(starts, at, side="right") - 1, numbers)
+        return sums
+
+    def tables(self, mine: Labels, starts: Labels) -> list[tuple[int, Labels]]:
+        """For components of one signature: each of their axes, and the positions on it, ``[width, block]``."""
+        following = int(np.searchsorted(starts, mine[0], side="right"))
+        end = int(starts[following]) if following < len(starts) else len(self.axis)
+        axes = self.axis[mine[0] : end]
+        table = self.position[mine[:, None] + np.arange(len(axes))]
+        cuts = np.flatnonzero(np.r_[True, axes[1:] != axes[:-1], True])
+        return [(int(axes[a]), np.ascontiguousarray(table[:, a:b])) for a, b in pairwise(cuts.tolist())]
 
 
 class Units:
@@ -53,21 +100,22 @@ class Units:
         count = int(self.component.max()) + 1 if len(self.component) else 1
         self._blocked = np.zeros(count, dtype=bool)
         self._blocked[self.component[FIXED]] = True
-        for labels, _ in ties.fixed:
-            self._blocked[self.component[labels]] = True
+        self._blocked[self.component[_joined([labels for labels, _ in ties.fixed])]] = True
         self._roles = self._roles_of_labels()
         self._inexact = np.zeros(count, dtype=bool)
-        for labels in ties.inexact:
-            self._inexact[self.component[labels]] = True
+        self._inexact[self.component[_joined(ties.inexact)]] = True
         self.unit_of_component = np.full(count, -1, dtype=np.int64)
         self.groups = self._groups()
 
     def _roles_of_labels(self) -> NDArray[np.int8]:
         roles = np.zeros(self.ties.next_label, dtype=np.int8)
-        for labels in self.ties.writers:
-            roles[labels] = 1
-        for labels in self.ties.readers:
-            roles[labels] = 2
+        written, read = _joined(self.ties.writers), _joined(self.ties.readers)
+        roles[written] = 1
+        both = read[roles[read] == 1]
+        self._blocked[self.component[both]] = True
+        if len(both):
+            self.ties.fix(both, "is written and read by the same weight")
+        roles[read] = 2
         return roles
 
     def _role(self, base: Base) -> Role:
@@ -75,40 +123,34 @@ class Units:
             return "input"
         return ("carry", "write", "read")[int(self._roles[base.start])]  # type: ignore[return-value]
 
-    def _positions(self) -> tuple[Labels, Labels, Labels]:
-        """Component, axis number and position of every index of every parameter axis that can be cut."""
+    def _runs(self) -> _Runs:
+        """The positions of all axes that can be cut, sorted by component, then by axis and position."""
         bases = self.ties.bases
         sizes = np.array([base.size for base in bases], dtype=np.int64)
-        labels = np.concatenate([np.arange(base.start, base.start + base.size) for base in bases])
+        firsts = np.array([base.start for base in bases], dtype=np.int64)
         axis = np.repeat(np.arange(len(bases)), sizes)
-        position = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        component = self.component[labels]
-        free = ~self._blocked[component]
-        return component[free], axis[free], position[free]
+        position = np.arange(len(axis)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        component = self.component[np.repeat(firsts, sizes) + position]
+        free = np.flatnonzero(~self._blocked[component])
+        order = free[np.argsort(component[free], kind="stable")]
+        return _Runs(component[order], axis[order], position[order])
 
     def _groups(self) -> tuple[Group, ...]:
-        component, axis, position = self._positions() if self.ties.bases else (np.zeros(0, np.int64),) * 3
-        if not len(component):
+        if not self.ties.bases:
             return ()
-        pair, counts = np.unique(np.stack([component, axis]), axis=1, return_counts=True)
-        signature = np.zeros(len(self._blocked), dtype=np.uint64)
-        np.add.at(signature, pair[0], _mix(pair[1] * 1_000_003 + counts))
-        names, first, number = np.unique(signature[component], return_index=True, return_inverse=True)
-        order_of_group = np.argsort(np.argsort(component[first], kind="stable"), kind="stable")
-        group = order_of_group[number]
-        order = np.lexsort((position, component, axis, group))
-        group, axis, position, component = group[order], axis[order], position[order], component[order]
-        starts = np.flatnonzero(np.r_[True, (group[1:] != group[:-1]) | (axis[1:] != axis[:-1])])
-        ends = np.r_[starts[1:], len(group)]
-        members: list[list[tuple[Base, Labels]]] = [[] for _ in names]
-        units: list[Labels] = [np.zeros(0, np.int64)] * len(names)
-        for start, end in zip(starts, ends, strict=True):
-            which = int(group[start])
-            owners = np.unique(component[start:end])
-            units[which] = owners
-            members[which].append(
-                (self.ties.bases[int(axis[start])], position[start:end].reshape(len(owners), -1))
+        runs = self._runs()
+        if not len(runs.component):
+            return ()
+        owners, starts = runs.units()
+        _, first, number = np.unique(runs.signatures(starts), return_index=True, return_inverse=True)
+        members: list[list[tuple[Base, Labels]]] = []
+        units: list[Labels] = []
+        for which in np.argsort(first):
+            mine = np.flatnonzero(number == which)
+            members.append(
+                [(self.ties.bases[axis], table) for axis, table in runs.tables(starts[mine], starts)]
             )
+            units.append(owners[mine])
         return self._named(members, units)
 
     def _named(self, members: list[list[tuple[Base, Labels]]], units: list[Labels]) -> tuple[Group, ...]:
@@ -141,25 +183,25 @@ class Units:
 
     def fixed(self, unused: Mapping[str, str]) -> tuple[Fixed, ...]:
         """The parameter axes, or parts of them, that stay, with the first reason found."""
-        reasons: dict[int, str] = {}
-        for labels, reason in self.ties.fixed:
-            for component in np.unique(self.component[labels]):
-                reasons.setdefault(int(component), reason)
-        kernel = {
-            int(c) for labels, reason in self.ties.fixed if reason == KERNEL for c in self.component[labels]
-        }
+        ties = self.ties
+        reasons = np.full(len(self._blocked), -1, dtype=np.int64)
+        kernel = np.zeros(len(self._blocked), dtype=bool)
+        for number in reversed(range(len(ties.fixed))):
+            labels, reason = ties.fixed[number]
+            owners = self.component[labels]
+            reasons[owners] = number
+            if reason == KERNEL:
+                kernel[owners] = True
         found: list[Fixed] = []
-        for base in self.ties.bases:
-            parts = self.component[np.arange(base.start, base.start + base.size)]
+        for base in ties.bases:
+            parts = self.component[base.start : base.start + base.size]
             stay = parts[self.unit_of_component[parts] < 0]
-            if not len(stay) or int(stay[0]) in kernel or base.tensor == INPUT:
+            if not len(stay) or kernel[stay[0]] or base.tensor == INPUT:
                 continue
-            reason = unused.get(base.tensor) or reasons.get(int(stay[0]))
+            reason = unused.get(base.tensor)
+            if reason is None and reasons[stay[0]] >= 0:
+                reason = ties.fixed[reasons[stay[0]]][1]
             if reason is None:
-                reason = (
-                    _SINGLE
-                    if not self._blocked[stay[0]]
-                    else "is added to or multiplied with something fixed"
-                )
+                reason = _FIXED if self._blocked[stay[0]] else _SINGLE
             found.append(Fixed(base.tensor, base.axis, len(stay), reason))
         return tuple(found)

@@ -60,7 +60,7 @@ def _compensated(
     mixes: dict[str, Mix] = {}
     for member in group.by_role("read"):
         covariance = seen.covariances.get((group.name, member.tensor))
-        if covariance is None:
+        if covariance is None or covariance.count == 0:  # a reader that the observed pass did not use
             continue
         mix = fit(covariance, change.take, member.tensor in readers_with_bias)
         if mix is not None:

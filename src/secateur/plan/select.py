@@ -107,6 +107,12 @@ def plan_for(channels: Channels, changes: Iterable[Change], model: CostModel | N
 
 def _by_layer(chosen: list[Group], scores: Scores, remove: Remove, round_to: int) -> dict[str, Indices]:
     kept: dict[str, Indices] = {}
+    strange = sorted(set(remove) - {group.name for group in chosen}) if isinstance(remove, Mapping) else []
+    if strange:
+        raise SettingsError(
+            f"remove= names {', '.join(strange)}, which are no groups that may be cut;"
+            f" those are {', '.join(group.name for group in chosen)}"
+        )
     for group in chosen:
         if isinstance(remove, Mapping):
             share = _share(remove[group.name], group.name) if group.name in remove else 0.0

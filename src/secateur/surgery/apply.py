@@ -7,16 +7,17 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from secateur._model import named_tensors
-from secateur.channels import INPUT, digest_of
+from secateur.channels import INPUT, Group, Member, digest_of
 from secateur.channels.inputs import keep_inputs
 from secateur.errors import PlanError
 from secateur.plan.change import Plan
 from secateur.surgery.modules import fit_attributes
-from secateur.surgery.tensors import Part, bias_shift, change_axis
+from secateur.surgery.tensors import Part, bias_shift, change_axis, new_order
 
 CHANGES = "_secateur_changes"
 _FORMATS = (torch.channels_last, torch.channels_last_3d)
@@ -56,7 +57,7 @@ def _shifts(plan: Plan, tensors: dict[str, Tensor], parts: Parts) -> dict[str, T
     for weight, bias in plan.biases.items():
         for axis, entries in parts.get(weight, {}).items():
             for part in entries:
-                shift = bias_shift(tensors[weight], axis, 1 - axis, part)
+                shift = bias_shift(tensors[weight], axis, part, length=len(tensors[bias]))
                 if shift is not None:
                     gained[bias] = gained[bias] + shift if bias in gained else shift
     return gained
@@ -123,6 +124,9 @@ def apply(
     fresh = _new_tensors(model, plan, parts)
     old = named_tensors(model)
     shapes = {id(tensor): tuple(tensor.shape) for tensor in old.values()}
+    lengths = {
+        (name, axis): tensor.shape[axis] for name, tensor in old.items() for axis in range(tensor.dim())
+    }
     if inplace:
         for name, tensor in fresh.items():
             old[name].data = tensor
@@ -134,12 +138,19 @@ def apply(
         memo: dict[int, Any] = {id(old[name]): _as_kind(old[name], tensor) for name, tensor in fresh.items()}
         result = copy.deepcopy(model, memo)
         moved = {id(tensor): memo[id(tensor)] for tensor in old.values()}
-    for name in {name.rpartition(".")[0] for name in fresh}:
-        fit_attributes(result.get_submodule(name))
+    changed = {id(old[name]) for name in fresh}
+    for owner in {_owner(name) for name, tensor in old.items() if id(tensor) in changed}:
+        fit_attributes(result.get_submodule(owner))
     for entry in _listed(optimizer):
         _follow(entry, {id(old[name]): parts[name] for name in fresh if name in parts}, shapes, moved)
-    _record(result, plan)
+    _record(result, plan, parts, lengths)
     return result
+
+
+def _owner(tensor: str) -> str:
+    """The module whose attributes repeat a tensor's sizes; for a parametrised tensor, the module that it belongs to."""
+    module = tensor.rpartition(".")[0]
+    return module.rpartition("parametrizations.")[0].rstrip(".") if "parametrizations." in module else module
 
 
 def _as_kind(old: Tensor, new: Tensor) -> Tensor:
@@ -181,17 +192,33 @@ def _follow(
             optimizer.state[new] = state
 
 
-def _record(model: nn.Module, plan: Plan) -> None:
-    """Keep on the network which of its first units are left, and cut its input."""
-    history: dict[str, dict[str, Any]] = {
-        entry["group"]: dict(entry) for entry in getattr(model, CHANGES, [])
+def _record(model: nn.Module, plan: Plan, parts: Parts, lengths: dict[tuple[str, int], int]) -> None:
+    """Keep on the network which positions of the first axis of each group are left, and cut its input.
+
+    Tensors are named, not groups: a group may have another name once others are gone.
+    """
+    history: dict[tuple[str, int], dict[str, Any]] = {
+        (entry["tensor"], entry["axis"]): dict(entry) for entry in getattr(model, CHANGES, [])
     }
     for group, change in zip(plan.groups, plan.changes, strict=True):
-        entry = history.setdefault(
-            group.name, {"group": group.name, "width": group.width, "kept": list(range(group.width))}
-        )
-        entry["kept"] = [entry["kept"][unit] for unit in change.take.tolist()]
         for member in group.by_role("input"):
-            positions = member.indices[change.take].ravel().tolist()
-            keep_inputs(model, positions, axis=member.axis, size=group.width)
-    setattr(model, CHANGES, list(history.values()))
+            size = member.indices.size
+            keep_inputs(
+                model, np.sort(member.indices[change.take].ravel()).tolist(), axis=member.axis, size=size
+            )
+    for tensor, axis in {(_leader(group).tensor, _leader(group).axis) for group in plan.groups}:
+        if tensor == INPUT:
+            continue
+        size = lengths[tensor, axis]
+        entry = history.setdefault(
+            (tensor, axis), {"tensor": tensor, "axis": axis, "size": size, "kept": list(range(size))}
+        )
+        entry["kept"] = [
+            entry["kept"][position] for position in new_order(size, parts[tensor][axis]).tolist()
+        ]
+    setattr(model, CHANGES, [history[key] for key in sorted(history)])
+
+
+def _leader(group: Group) -> Member:
+    """The member that writes a group first."""
+    return (group.by_role("write") or group.members)[0]

@@ -61,6 +61,11 @@ def _embedding(module: nn.Module) -> None:
         module.num_embeddings, module.embedding_dim = module.weight.shape
 
 
+def _recurrent(module: nn.Module) -> None:
+    if isinstance(module, nn.RNNBase):
+        module.input_size = module.get_parameter("weight_ih_l0").shape[1]
+
+
 _FITTERS: tuple[Callable[[nn.Module], None], ...] = (
     _convolution,
     _linear,
@@ -70,6 +75,7 @@ _FITTERS: tuple[Callable[[nn.Module], None], ...] = (
     _group_norm,
     _prelu,
     _embedding,
+    _recurrent,
 )
 
 

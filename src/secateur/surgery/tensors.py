@@ -87,15 +87,22 @@ def _mix_into(result: Tensor, tensor: Tensor, axis: int, part: Part, places: NDA
         result.index_copy_(axis, new, (weights @ matrix).movedim(-1, axis).to(tensor.dtype))
 
 
-def bias_shift(weight: Tensor, axis: int, out_axis: int, part: Part) -> Tensor | None:
-    """What the reader's bias gains where a constant stands for removed units: the sum of shift times weight."""
+def bias_shift(weight: Tensor, axis: int, part: Part, *, length: int) -> Tensor | None:
+    """What the reader's bias gains where a constant stands for removed units: the sum of shift times weight.
+
+    Args:
+        weight: The reader's weight, which reads on ``axis`` (0 or 1) and writes on the other one.
+        axis: The axis that reads.
+        part: The part of the group on that axis.
+        length: The length of the bias: a multiple of the writing axis, where a transposed convolution has groups.
+    """
     if part.mix is None or part.mix.shift is None:
         return None
-    shift = torch.as_tensor(part.mix.shift).to(device=weight.device, dtype=torch.float64)
-    total: Tensor | None = None
+    shift = torch.as_tensor(part.mix.shift, dtype=torch.float64, device=weight.device)
+    constant = torch.zeros(weight.shape[axis], dtype=torch.float64, device=weight.device)
     for column in range(part.indices.shape[1]):
-        old = torch.as_tensor(np.ascontiguousarray(part.indices[:, column])).to(weight.device)
-        block = weight.index_select(axis, old).to(torch.float64).movedim((out_axis, axis), (0, 1))
-        gained = block.flatten(2).sum(2) @ shift if block.dim() > 2 else block @ shift
-        total = gained if total is None else total + gained
-    return total
+        constant[torch.as_tensor(part.indices[:, column], device=weight.device)] = shift
+    table = weight.to(torch.float64).movedim(axis, 0)
+    summed = table.flatten(2).sum(2) if table.dim() > 2 else table  # [reads, writes]
+    groups = length // summed.shape[1]
+    return (constant.reshape(groups, -1, 1) * summed.reshape(groups, -1, summed.shape[1])).sum(1).flatten()

@@ -33,6 +33,10 @@ RULES: dict[Any, Rule] = _merge(
 )
 
 
+ON_META: dict[Any, Callable[[Any, Any], Any]] = {**norm.ON_META, **shape.ON_META}
+"""What some operators give on meta tensors, without their slow reference implementations."""
+
+
 def unknown(ties: Ties, call: Call) -> None:
     """Fix what an operator without a rule touches, and report it."""
     labelled = False
@@ -43,6 +47,8 @@ def unknown(ties: Ties, call: Call) -> None:
                 ties.fix(labels, f"goes through the operator {call.name}, which has no rule")
     if labelled:
         ties.unknown[call.name] += 1
+    for tensor in tensors_of(call.out):  # in place, it may have another shape now
+        ties.set(tensor, (None,) * tensor.dim())
 
 
 def rule_for(function: Any) -> Rule:

@@ -34,8 +34,9 @@ def convolution(ties: Ties, call: Call) -> None:
         ties.fix(labels, _SPATIAL)
     for labels in axes_w[2:]:
         ties.fix(labels, KERNEL)
-    positions = math.prod((x if transposed else call.out).shape[channel + 1 :]) * math.prod(x.shape[:channel])
-    ties.macs(float(positions), *zip(axes_w, weight.shape, strict=True))
+    positions = math.prod((x if transposed else call.result).shape[channel + 1 :])
+    examples = zip(axes_x[:channel], x.shape[:channel], strict=True)
+    ties.macs(float(positions), *examples, *zip(axes_w, weight.shape, strict=True))
     connect = _transposed if transposed else _plain
     written = connect(ties, axes_x[channel], weight, groups)
     if bias is not None:

@@ -63,11 +63,11 @@ def alias(ties: Ties, call: Call) -> None:
 
 
 def copy_into(ties: Ties, call: Call) -> None:
-    """What is written into a tensor has that tensor's axes. Views carry their base's labels, so the base is tied too."""
-    target, source = call.args[0], call.args[1]
-    labels = broadcast(ties, [target, source], target.shape)
-    if ties.track_of(target) is None:
-        ties.set(target, labels)
+    """What is written into a tensor has that tensor's axes. Views carry their base's labels, so the base is tied too.
+
+    Where nothing is known of the tensor, it may be a view of anything: what is written into it stays whole.
+    """
+    broadcast(ties, [call.tensor(0), call.tensor(1)], call.tensor(0).shape)
 
 
 def nothing(ties: Ties, call: Call) -> None:
@@ -96,6 +96,10 @@ RULES = {
     aten.bernoulli_: nothing,
     aten.uniform_: nothing,
     aten.normal_: nothing,
+    aten.new_empty: nothing,
+    aten.new_zeros: nothing,
+    aten.new_ones: nothing,
+    aten.new_full: nothing,
     aten._prelu_kernel: elementwise,
     aten.masked_fill: elementwise,
     aten.masked_fill_: elementwise,

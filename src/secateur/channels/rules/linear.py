@@ -13,9 +13,8 @@ def _contract(ties: Ties, a: torch.Tensor, axis_a: int, b: torch.Tensor, axis_b:
     """Tie the axis over which two matrices are multiplied."""
     labels_a, labels_b = ties.axes(a)[axis_a], ties.axes(b)[axis_b]
     if ties.parameter(a) is None and ties.parameter(b) is None:
-        if labels_a is not labels_b or labels_a is not None:
-            ties.fix(labels_a, _ACTIVATIONS)
-            ties.fix(labels_b, _ACTIVATIONS)
+        ties.fix(labels_a, _ACTIVATIONS)
+        ties.fix(labels_b, _ACTIVATIONS)
         return
     ties.tie(labels_a, labels_b, "reads an axis of the input")
     weight, column = (b, axis_b) if ties.parameter(b) is not None else (a, axis_a)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from secateur.channels.rules.conv import tie_across
 from secateur.channels.rules.elementwise import tensors_of
 from secateur.channels.ties import Call, Ties
+
+_SIZED = "goes through a norm whose size is not seen from any tensor of its own"
 
 
 def batch_norm(ties: Ties, call: Call) -> None:
@@ -31,6 +35,8 @@ def layer_norm(ties: Ties, call: Call) -> None:
                 ties.tie(mine, theirs, "is normalised by fixed numbers")
     for labels in axes[-len(shape) :]:
         ties.norm(labels)
+        if call.arg(2, "weight") is None:
+            ties.fix(labels, _SIZED)
     ties.set(call.out[0], axes)
 
 
@@ -45,10 +51,20 @@ def group_norm(ties: Ties, call: Call) -> None:
     if groups < channels:
         tie_across(ties, axes[1], groups)
         ties.norm(axes[1])
+    elif weight is None:
+        ties.fix(axes[1], _SIZED)
     ties.set(call.out[0], axes)
 
 
+def _like_batch_norm(args: Any, _kwargs: Any) -> tuple[torch.Tensor, ...]:
+    """What batch norm gives on meta tensors: its result, and the statistics that it saves for the way back."""
+    x, training = args[0], bool(args[5])
+    saved = x.new_empty(x.shape[1] if training else 0)
+    return torch.empty_like(x), saved, saved.clone()
+
+
 aten = torch.ops.aten
+ON_META = {aten.native_batch_norm: _like_batch_norm}
 RULES = {
     aten.native_batch_norm: batch_norm,
     aten.cudnn_batch_norm: batch_norm,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ def view(ties: Ties, call: Call) -> None:
 
 def _flattens_input(ties: Ties, x: torch.Tensor, out: torch.Tensor) -> bool:
     """Where removable inputs are flattened at once, every position is a feature of its own."""
-    track = getattr(x, "_secateur_axes", None)
+    track = ties.look(x)
     flat = (
         track is not None
         and track.is_input
@@ -218,13 +219,20 @@ def stack(ties: Ties, call: Call) -> None:
 
 
 def split(ties: Ties, call: Call) -> None:
-    """An axis is divided. Equal parts lose the same positions each, so that they stay equal; others stay whole."""
+    """An axis is divided.
+
+    A number of equal parts (``chunk``) fits any width: the parts lose the same positions each, so that they stay equal.
+    Sizes (``split``) are the code's own: the axis stays whole, as it does where the parts differ.
+    """
     x = call.tensor(0)
     dim = int(call.arg(2, "dim", 0)) % x.dim()
     axes = list(ties.axes(x))
     labels = axes[dim]
     sizes = [part.shape[dim] for part in call.out]
-    equal = len(set(sizes)) == 1
+    equal = ties.chunking and len(set(sizes)) == 1
+    if len(sizes) == 1:
+        ties.set(call.out[0], axes)
+        return
     if labels is not None and not equal:
         ties.fix(labels, _CODE)
     start = 0
@@ -234,6 +242,19 @@ def split(ties: Ties, call: Call) -> None:
             ties.tie(labels[:size], piece)
         ties.set(part, [piece if axis == dim else entry for axis, entry in enumerate(axes)])
         start += size
+
+
+def glu(ties: Ties, call: Call) -> None:
+    """The first half of an axis, gated by the second: both lose the same positions."""
+    x = call.tensor(0)
+    dim = int(call.arg(1, "dim", -1)) % x.dim()
+    axes = list(ties.axes(x))
+    labels = axes[dim]
+    if labels is not None:
+        half = len(labels) // 2
+        ties.tie(labels[:half], labels[half:])
+        axes[dim] = labels[:half]
+    ties.set(call.out, axes)
 
 
 def unbind(ties: Ties, call: Call) -> None:
@@ -314,7 +335,26 @@ def pad(ties: Ties, call: Call) -> None:
     ties.set(call.out, axes)
 
 
+def _like_cat(args: Any, kwargs: Any) -> torch.Tensor:
+    """What ``cat`` gives on meta tensors. Anything unusual goes the slow way, which checks it."""
+    parts: list[torch.Tensor] = list(args[0])
+    first = parts[0]
+    dim = int(args[1] if len(args) > 1 else kwargs.get("dim", 0)) % max(first.dim(), 1)
+    shape = list(first.shape)
+    plain = all(
+        part.dtype == first.dtype
+        and part.dim() == len(shape) > 0
+        and all(part.shape[axis] == size for axis, size in enumerate(shape) if axis != dim)
+        for part in parts
+    )
+    if not plain or not all(part.is_contiguous() for part in parts):
+        return aten.cat.default(*args, **kwargs)
+    shape[dim] = sum(part.shape[dim] for part in parts)
+    return first.new_empty(shape)
+
+
 aten = torch.ops.aten
+ON_META = {aten.cat: _like_cat}
 RULES = {
     aten.view: view,
     aten._unsafe_view: view,
@@ -334,6 +374,7 @@ RULES = {
     aten.split_with_sizes: split,
     aten.unsafe_split: split,
     aten.unbind: unbind,
+    aten.glu: glu,
     aten.slice: slice_,
     aten.select: select,
     aten.index: index,
