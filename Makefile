@@ -48,7 +48,7 @@ types: $(DEV)
 	$(BIN)/pyright
 
 docs: $(DEV)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: $(DEV)
 	$(BIN)/python -m pytest --quiet --doctest-modules src tests

@@ -15,7 +15,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,18 +136,36 @@ def timings(rows: Sequence[Row]) -> Table:
     return [*others, "arm", "runs", *(measures[key] for key in shown)], lines
 
 
+def plain(rows: Sequence[Row]) -> Table:
+    """One line for each row, with all that the first one says."""
+    keys = list(rows[0])
+    heads = [UNIT.sub(lambda unit: UNITS[unit[1]], key).replace("_", " ") for key in keys]
+    return heads, [[cell(row.get(key)) for key in keys] for row in rows]
+
+
+UNITS = {"mb": ", MB", "s": ", s", "ms": ", ms"}
+UNIT = re.compile(r"_(mb|s|ms)$")
 KINDS = {"error_after": reductions, "status": models, "arm": timings}
 """What a file's rows are about, by a key that all of them carry; the first that fits is taken."""
+GATHERED = {reductions, timings}
+"""The tables whose lines gather several runs."""
 
 
-def table_of(rows: Sequence[Row]) -> Table:
-    """The table that fits the rows."""
-    for key, kind in KINDS.items():
-        if all(key in row for row in rows):
-            return kind(rows)
-    raise SystemExit(
-        f"no table fits rows with the keys {', '.join(sorted(rows[0]))}; add one to benchmarks/tables.py"
-    )
+def tables_of(rows: Sequence[Row]) -> Iterator[Table]:
+    """The table that fits the rows; where they are of no known kind a plain one for each set of keys."""
+    kind = kind_of(rows)
+    if kind is not plain:
+        yield kind(rows)
+        return
+    alike: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        alike.setdefault(tuple(row), []).append(row)
+    yield from map(plain, alike.values())
+
+
+def kind_of(rows: Sequence[Row]) -> Callable[[Sequence[Row]], Table]:
+    """What makes the table of such rows."""
+    return next((kind for key, kind in KINDS.items() if all(key in row for row in rows)), plain)
 
 
 def conditions_of(document: Mapping[str, Any]) -> str:
@@ -165,9 +183,10 @@ def conditions_of(document: Mapping[str, Any]) -> str:
         if isinstance(machine, dict)
         else machine
     )
+    note = f" Note: {said['note']}." if said.get("note") else ""
     return (
-        f"*Mean ± standard deviation over the runs. {machine}; {named}; `{said['command']}` at commit"
-        f" {str(said['commit'])[:10]}, {str(said['started'])[:10]}, {said['seconds'] / 60:.0f} minutes in all.*"
+        f"{machine}; {named}; `{said['command']}` at commit {str(said['commit'])[:10]}, {str(said['started'])[:10]},"
+        f" {said['seconds'] / 60:.0f} minutes in all.{note}"
     )
 
 
@@ -178,10 +197,12 @@ def markdown(document: Mapping[str, Any], wanted: Mapping[str, str]) -> str:
     ]
     if not rows:
         raise SystemExit(f"{document['name']} has no rows with {dict(wanted)}; mend the mark on the page")
-    heads, lines = table_of(rows)
-    rule = ["---"] * len(heads)
-    text = "\n".join(f"| {' | '.join(line)} |" for line in (heads, rule, *lines))
-    return f"\n{text}\n\n{conditions_of(document)}\n\n"
+    parts: list[str] = []
+    for heads, lines in tables_of(rows):
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *lines)))
+    spread_said = "Mean ± standard deviation over the runs. " if kind_of(rows) in GATHERED else ""
+    parts.append(f"*{spread_said}{conditions_of(document)}*")
+    return "\n" + "\n\n".join(parts) + "\n\n"
 
 
 def rewritten(page: str, results: Path) -> str:

@@ -130,16 +130,20 @@ def test_bounds_are_counted(tables):
 )
 def test_rows_choose_their_table(tables, row, head):
     """Rows about models and rows of timings get tables of their own."""
-    heads, lines = tables.table_of([row, row])
+    ((heads, lines),) = tables.tables_of([row, row])
 
     assert list(heads) == head
     assert all(len(line) == len(heads) for line in lines)
 
 
-def test_rows_of_no_kind_are_an_error(tables):
-    """Rows that no table fits are refused with their keys."""
-    with pytest.raises(SystemExit, match="no table fits rows with the keys speed"):
-        tables.table_of([{"speed": 1}])
+def test_rows_of_no_kind_are_shown_as_they_are(tables):
+    """Rows of a new kind get a plain table for each set of keys, so that no measured figure is hidden."""
+    rows = [{"peak_mb": 1.234, "note": "a|b"}, {"load_s": 2}, {"peak_mb": 3, "note": None}]
+
+    assert list(tables.tables_of(rows)) == [
+        (["peak, MB", "note"], [["1.23", "a\\|b"], ["3", ""]]),
+        (["load, s"], [["2"]]),
+    ]
 
 
 @pytest.mark.parametrize(
