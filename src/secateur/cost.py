@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from secateur.channels import INPUT, Channels, Group
 
-Alive = NDArray[np.bool_]
+Alive = NDArray[np.int64]
+"""How many copies of each unit there are: none of a removed one, several of a widened one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +86,13 @@ class CostModel:
         return found
 
     def alive(self, kept: Mapping[str, NDArray[np.int64]]) -> Alive:
-        """Which units are left; ``kept`` names the kept units of the groups that change."""
-        alive = np.ones(self.channels.units() + 1, dtype=bool)  # the last entry answers for -1, what stays
+        """How many copies of each unit are left; ``kept`` names the units of the groups that change, repeated or not."""
+        alive = np.ones(
+            self.channels.units() + 1, dtype=np.int64
+        )  # the last entry answers for -1, what stays
         for name, indices in kept.items():
             start, width = self._starts[name], self.channels.group(name).width
-            alive[start : start + width] = False
-            alive[start + np.asarray(indices, dtype=np.int64)] = True
+            alive[start : start + width] = np.bincount(np.asarray(indices, dtype=np.int64), minlength=width)
         return alive
 
     def total(self) -> Cost:
@@ -98,15 +100,19 @@ class CostModel:
         return self.of(self.alive({}))
 
     def at(self, widths: Mapping[str, int]) -> Cost:
-        """The cost when groups have other widths (units of a group cost the same)."""
-        return self.of(self.alive({name: np.arange(width) for name, width in widths.items()}))
+        """The cost when groups have other widths, smaller or larger (units of a group cost the same)."""
+        return self.of(
+            self.alive(
+                {name: np.arange(width) % self.channels.group(name).width for name, width in widths.items()}
+            )
+        )
 
     def kept(self, kept: Mapping[str, NDArray[np.int64]]) -> Cost:
-        """The cost when only these units of the named groups are left."""
+        """The cost when only these units of the named groups are left, a repeated one as often as it is named."""
         return self.of(self.alive(kept))
 
     def of(self, alive: Alive) -> Cost:
-        """The cost when only the units in ``alive`` are left."""
+        """The cost with so many copies of each unit."""
         parameters = buffers = size = 0
         for name, shape in self.channels.shapes.items():
             axes = self._tensors.get(name)

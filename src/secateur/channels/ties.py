@@ -150,20 +150,17 @@ class Ties:
         if labels is not None:
             self.fixed.append((labels, reason))
 
-    def write(self, tensor: torch.Tensor, axis: int) -> None:
-        """Say that the rows of a parameter compute a channel."""
-        self._mark(self.writers, tensor, axis)
+    def write(self, weight: torch.Tensor, axis: int) -> None:
+        """Say that the rows of a weight compute a channel: a parameter's, or one that is computed from it."""
+        labels = self.axes(weight)[axis]
+        if labels is not None:
+            self.writers.append(labels)
 
-    def read(self, tensor: torch.Tensor, axis: int) -> None:
-        """Say that the columns of a parameter consume a channel."""
-        self._mark(self.readers, tensor, axis)
-
-    def _mark(self, marks: list[Labels], tensor: torch.Tensor, axis: int) -> None:
-        track = self.track_of(tensor)
-        if track is not None and track.parameter is not None:
-            labels = track.axes[axis]
-            if labels is not None:
-                marks.append(labels)
+    def read(self, weight: torch.Tensor, axis: int) -> None:
+        """Say that the columns of a parameter consume a channel. Readers can be mixed, so only parameters themselves are."""
+        labels = self.axes(weight)[axis]
+        if labels is not None and self.parameter(weight) is not None:
+            self.readers.append(labels)
 
     def norm(self, labels: Labels | None) -> None:
         """Say that a norm takes statistics over an axis: cutting it changes what stays."""

@@ -77,8 +77,7 @@ class _Runs:
 
     def tables(self, mine: Labels, starts: Labels) -> list[tuple[int, Labels]]:
         """For components of one signature: each of their axes, and the positions on it, ``[width, block]``."""
-        following = int(np.searchsorted(starts, mine[0], side="right"))
-        end = int(starts[following]) if following < len(starts) else len(self.axis)
+        end = int(np.append(starts[starts > mine[0]], len(self.axis))[0])
         axes = self.axis[mine[0] : end]
         table = self.position[mine[:, None] + np.arange(len(axes))]
         cuts = np.flatnonzero(np.r_[True, axes[1:] != axes[:-1], True])

@@ -86,22 +86,18 @@ def change_of(group: Group, kept: Indices, merge: Merge | None = None) -> Change
 def plan_for(channels: Channels, changes: Iterable[Change], model: CostModel | None = None) -> Plan:
     """A plan of given changes, with what the network will then cost."""
     model = model or CostModel(channels)
-    real = [change for change in changes if len(change.take) != change.width or change.mixes]
-    widths: dict[str, int] = {}
-    for change in real:
-        if len(change.take) > len(change.kept):
-            widths[change.group] = len(change.take)
-    if widths:
-        raise PlanError(
-            f"widening is planned for {', '.join(widths)}; its cost is not counted by this function"
-        )
+    real = [
+        change
+        for change in changes
+        if not np.array_equal(change.take, np.arange(change.width)) or change.mixes
+    ]
     return Plan(
         digest=channels.digest,
         groups=tuple(channels.group(change.group) for change in real),
         changes=tuple(real),
         biases=channels.biases,
         before=model.total(),
-        after=model.kept({change.group: change.kept for change in real}),
+        after=model.kept({change.group: change.take for change in real}),
     )
 
 

@@ -362,6 +362,7 @@ RULES = {
     aten._reshape_alias: view,
     aten.permute: permute,
     aten.transpose: transpose,
+    aten.transpose_: transpose,
     aten.t: transpose,
     aten.unsqueeze: unsqueeze,
     aten.squeeze: squeeze,
