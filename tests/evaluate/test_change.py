@@ -181,3 +181,38 @@ def test_unpaired_comparisons_are_refused(toy):
     for confidence in (0.4, 1.0, float("nan")):
         with pytest.raises(SettingsError, match="confidence"):
             paired_drop(right, right, confidence=confidence)
+
+
+def test_groups_widen_the_bound_by_the_cluster_robust_formula() -> None:
+    """Examples of few persons: the error is that of persons, with Student's quantile, and never below that of examples."""
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.arange(6).repeat_interleave(50)
+    before = torch.rand(300, generator=generator) < 0.9
+    after = before & ~((groups == 2) & (torch.rand(300, generator=generator) < 0.4))
+
+    drop = paired_drop(before, after, groups=groups)
+
+    d = before.double() - after.double()
+    sums = torch.stack([(d[groups == g] - d.mean()).sum() for g in range(6)])
+    error = float((6 / 5 * (sums**2).sum()).sqrt()) / 300
+    assert math.isclose(drop.standard_error, 100 * error)
+    assert math.isclose(drop.upper, 100 * (float(d.mean()) + 2.015048372669157 * error))
+    assert drop.upper > paired_drop(before, after).upper
+
+
+def test_independent_groups_of_one_change_little() -> None:
+    """Where every example is its own group the cluster-robust error is the paired one, up to n/(n-1)."""
+    before = torch.tensor([True] * 90 + [False] * 10)
+    after = before.roll(3)
+
+    alone, grouped = paired_drop(before, after), paired_drop(before, after, groups=torch.arange(100))
+
+    assert math.isclose(grouped.standard_error, alone.standard_error * math.sqrt(100 / 99))
+
+
+def test_one_group_alone_is_refused() -> None:
+    """Of one person nothing can be said about others."""
+    with pytest.raises(DataError, match="one group"):
+        paired_drop(
+            torch.ones(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool), groups=torch.zeros(4).long()
+        )

@@ -208,7 +208,8 @@ def _person_splits(
 
     def split(persons: NDArray[np.int64]) -> Split:
         chosen = np.isin(windows.persons, persons)
-        return Split(torch.as_tensor(inputs[chosen]), torch.as_tensor(windows.labels[chosen]))
+        who = torch.as_tensor(windows.persons[chosen].astype(np.int64))
+        return Split(torch.as_tensor(inputs[chosen]), torch.as_tensor(windows.labels[chosen]), who)
 
     train = split(np.setdiff1d(learning, deciding))
     notes = {

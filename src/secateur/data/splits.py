@@ -19,6 +19,8 @@ class Split:
     Attributes:
         inputs: `[n, ...]`, floating point, already normalised.
         targets: `[n]`, int64, classes counted from 0.
+        groups: `[n]`, int64: whom or what each example is from, where several are from one person, patient or device and
+            so are alike; None where examples are independent. Sampling errors are those of groups then.
 
     Raises:
         DataError: The split is empty, lengths differ, a dtype does not fit, a value is not finite, or a label is
@@ -34,6 +36,7 @@ class Split:
 
     inputs: Tensor
     targets: Tensor
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.inputs.is_floating_point():
@@ -52,6 +55,10 @@ class Split:
         if len(self.inputs) != len(self.targets):
             raise DataError(
                 f"there are {len(self.inputs)} inputs but {len(self.targets)} labels; give one label each"
+            )
+        if self.groups is not None and self.groups.shape != self.targets.shape:
+            raise DataError(
+                f"there are {len(self.targets)} labels but groups of shape {list(self.groups.shape)}; give one each"
             )
         if self.inputs.numel() == 0:
             raise DataError("there are no examples; give at least one")
@@ -131,7 +138,8 @@ class Split:
             indices: `[m]`, int64.
         """
         chosen = indices.to(self.inputs.device)
-        return Split(self.inputs.index_select(0, chosen), self.targets.index_select(0, chosen))
+        groups = None if self.groups is None else self.groups.index_select(0, chosen)
+        return Split(self.inputs.index_select(0, chosen), self.targets.index_select(0, chosen), groups)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Split:
         """The same labels with the inputs changed by a function.
@@ -155,7 +163,9 @@ class Split:
             device: Where the tensors go.
         """
         inputs, targets = self.inputs.to(device), self.targets.to(device)
-        return self if inputs is self.inputs and targets is self.targets else Split(inputs, targets)
+        if inputs is self.inputs and targets is self.targets:
+            return self
+        return Split(inputs, targets, None if self.groups is None else self.groups.to(device))
 
 
 @dataclass(frozen=True, eq=False)

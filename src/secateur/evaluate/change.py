@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
 import torch
+from scipy.stats import t as student
 from torch import Tensor
 
 from secateur.errors import DataError, SettingsError
@@ -59,7 +61,13 @@ class ClassChange:
     high: float
 
 
-def paired_drop(before: Evaluation | Tensor, after: Evaluation | Tensor, *, confidence: float = 0.95) -> Drop:
+def paired_drop(
+    before: Evaluation | Tensor,
+    after: Evaluation | Tensor,
+    *,
+    confidence: float = 0.95,
+    groups: Tensor | None = None,
+) -> Drop:
     r"""The drop in accuracy between two networks judged on the same examples, and an upper bound of the true one.
 
     With b examples lost, c gained and n in all, the differences :math:`d_i \in \{-1, 0, 1\}` have the mean
@@ -78,10 +86,16 @@ def paired_drop(before: Evaluation | Tensor, after: Evaluation | Tensor, *, conf
     Agresti and Min fall short of it where disagreements are few (2.7/n and 1.6/n with none seen), which is where a
     careful reduction works.
 
+    Where examples come in groups (many windows of one person), they are alike within a group, and new data will be of new
+    groups. Then the standard error is that of the G groups' sums :math:`s_g` of differences,
+    :math:`\sqrt{\tfrac{G}{G-1} \sum_g (s_g - n_g \hat d)^2}\,/\,n`, the quantile is Student's with :math:`G-1` degrees of
+    freedom, and the bound is never below the one for independent examples.
+
     Args:
         before: An evaluation, or which examples were right as bool ``[n]``.
         after: The same for the other network, on the same examples in the same order.
         confidence: Of the bound, at least 0.5 and below 1.
+        groups: int64 ``[n]``, whom or what each example is from; None where examples are independent.
 
     Returns:
         The drop, in percentage points.
@@ -98,23 +112,45 @@ def paired_drop(before: Evaluation | Tensor, after: Evaluation | Tensor, *, conf
     Source:
         Paired variance: McNemar 1947, Psychometrika 12(2). Pseudo-counts for paired proportions: Agresti and Min
         2005, Statistics in Medicine 24(5); ours is one among the disagreements, none among the agreements. Expansion
-        of the Poisson limit: Cornish and Fisher 1938, Rev. Int. Stat. Inst. 5(4).
+        of the Poisson limit: Cornish and Fisher 1938, Rev. Int. Stat. Inst. 5(4). Groups: the cluster-robust
+        variance of Liang and Zeger 1986, Biometrika 73(1), with the usual G/(G-1).
     """
     z = _quantile(confidence)
     first, second = _paired(before, after)
     n = len(first)
     lost, gained = int((first & ~second).sum()), int((~first & second).sum())
     upper = upper_bound(lost, gained, n, z=z)
-    spread = max(lost + gained - (lost - gained) ** 2 / n, 0.0)
+    error = math.sqrt(max(lost + gained - (lost - gained) ** 2 / n, 0.0)) / n
+    if groups is not None:
+        differences = first.double() - second.double()
+        error = max(error, _error_of_groups(differences, groups))
+        degrees = len(np.unique(groups.cpu().numpy())) - 1
+        upper = max(upper, (lost - gained) / n + float(student.ppf(confidence, degrees)) * error)
     return Drop(
         points=100.0 * (lost - gained) / n,
-        standard_error=100.0 * math.sqrt(spread) / n,
+        standard_error=100.0 * error,
         upper=100.0 * upper,
         confidence=confidence,
         lost=lost,
         gained=gained,
         count=n,
     )
+
+
+def _error_of_groups(differences: Tensor, groups: Tensor) -> float:
+    """The standard error of the mean of differences that come in groups."""
+    if groups.shape != differences.shape:
+        raise DataError(
+            f"{len(differences)} examples but groups of shape {tuple(groups.shape)}; give one for each example"
+        )
+    names, index = np.unique(groups.cpu().numpy(), return_inverse=True)
+    count = len(names)
+    if count < 2:
+        raise DataError(
+            "all examples are of one group, so nothing is known of others; hold out at least two groups"
+        )
+    sums = np.bincount(index, weights=(differences - differences.mean()).numpy())
+    return math.sqrt(count / (count - 1) * float((sums**2).sum())) / len(differences)
 
 
 def upper_bound(lost: int, gained: int, count: int, *, z: float) -> float:

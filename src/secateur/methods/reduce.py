@@ -225,8 +225,10 @@ class _Reduction:
             evaluation_after=validation_after,
             test_before=test_before,
             test_after=test_after,
-            validation_drop=paired_drop(self.search.before, validation_after, confidence=confidence),
-            test_drop=paired_drop(test_before, test_after, confidence=confidence),
+            validation_drop=paired_drop(
+                self.search.before, validation_after, confidence=confidence, groups=data.validation.groups
+            ),
+            test_drop=paired_drop(test_before, test_after, confidence=confidence, groups=data.test.groups),
             cost_before=CostModel(channels).total(),
             cost_after=CostModel(self.search.watched(after)).total(),
             layers=layers,

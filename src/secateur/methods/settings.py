@@ -48,6 +48,8 @@ class ReduceSettings(BaseModel):
         last_share: A layer closes when its share would fall below this.
         max_iterations: How many candidates are retrained at most.
         retrain: How a candidate is retrained.
+        retrain_examples: Retrain each candidate on so many training examples, drawn anew for each; None for all of them. A
+            finishing training sees all.
         accept_early: Accept a candidate as soon as an epoch is within the bound, or no epoch at all is needed.
         give_up_early: Drop a candidate whose progress, kept up, would not reach the bound in the epochs left.
         distil: Candidates also learn from the unreduced network's answers (how much: ``retrain.distil_weight``).
@@ -87,6 +89,7 @@ class ReduceSettings(BaseModel):
     last_share: float = Field(default=0.08, gt=0, lt=1)
     max_iterations: int = Field(default=200, ge=1)
     retrain: TrainSettings = Field(default_factory=_retrain)
+    retrain_examples: int | None = Field(default=None, ge=1)
     accept_early: bool = True
     give_up_early: bool = True
     distil: bool = True

@@ -327,18 +327,28 @@ class Search:
 
         distil = self.settings.distil and settings.distil_weight > 0
         answers = self._teacher_answers() if distil and settings.augment == "none" else None
+        train, chosen = self._examples(purpose)
         result = fit(
             candidate,
-            self.data.train,
+            train,
             self.data.validation,
             settings,
             seed=seed_for(self.settings.seed, *purpose),
             teacher=self.unreduced if distil and answers is None else None,
-            teacher_answers=answers,
+            teacher_answers=answers if answers is None or chosen is None else answers[chosen],
             stop_when=enough,
             on_batch=self.listener.batch,
         )
         return len(result.history)
+
+    def _examples(self, purpose: tuple[str, int]) -> tuple[Split, Tensor | None]:
+        """What a candidate learns from, and which of the training examples that is."""
+        train, wanted = self.data.train, self.settings.retrain_examples
+        if wanted is None or wanted >= len(train) or purpose[0] == "finish":
+            return train, None
+        generator = torch.Generator().manual_seed(seed_for(self.settings.seed, "examples", *purpose))
+        chosen = torch.randperm(len(train), generator=generator)[:wanted]
+        return train.select(chosen), chosen
 
     def _teacher_answers(self) -> Tensor:
         if self._answers is None:
@@ -364,7 +374,12 @@ class Search:
     def _drop(self, correct: Tensor | None) -> Drop:
         if correct is None:
             raise RuntimeError("the training loop validated nothing")
-        return paired_drop(self.before.correct, correct, confidence=self.settings.confidence or _SHOWN)
+        return paired_drop(
+            self.before.correct,
+            correct,
+            confidence=self.settings.confidence or _SHOWN,
+            groups=self.data.validation.groups,
+        )
 
     def _within(self, found: Evaluation) -> bool:
         return self._allowed(self._drop(found.correct), found.accuracy)
