@@ -106,8 +106,6 @@ class _Pass:
         state: dict[str, torch.Tensor] = dict(self.model.named_parameters(remove_duplicate=False))
         state |= dict(self.model.named_buffers(remove_duplicate=False))
         for name, tensor in state.items():
-            if is_lazy(tensor):
-                raise ModelError(f"{name!r} has no shape yet; run the network once on data, then watch it")
             if id(tensor) in seen:
                 self.tensors[name] = self.tensors[seen[id(tensor)]]
                 continue
@@ -244,12 +242,13 @@ def watch(model: nn.Module, example: Any, *, inputs: bool = False) -> Channels:
         >>> watch(net, torch.zeros(1, 1, 8, 8)).groups
         (Group('0', width=4: 0.weight[0] write, 0.bias[0] carry, 3.weight[1] read),)
     """
+    lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
+    if lazy is not None:
+        raise ModelError(f"{lazy!r} has no shape yet; run the network once on data, then watch it")
     if inputs:
         example = _kept_features(model, example)
     try:
         watched = _watched(model, example, inputs=inputs, meta=True)
-    except ModelError:
-        raise
     except Exception as first:  # any error of the user's forward; told below if it stays
         try:
             watched = _watched(model, example, inputs=inputs, meta=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -167,8 +167,7 @@ def check_left_as_found(model: nn.Module, action: Callable[[], object]) -> None:
 
 def _snapshot(model: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    modules: Any = model.named_modules()  # untyped in torch
-    for name, module in modules:
+    for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
         found[f"the mode of {name!r}"] = module.training
         for key, value in vars(module).items():
             if isinstance(value, dict):  # parameters, buffers, submodules and every kind of hook

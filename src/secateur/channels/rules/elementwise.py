@@ -100,7 +100,12 @@ RULES = {
     aten.new_zeros: nothing,
     aten.new_ones: nothing,
     aten.new_full: nothing,
-    aten._prelu_kernel: elementwise,
+    aten._prelu_kernel: elementwise,  # from here on: PyTorch does not tag them as pointwise
+    aten.hardswish: elementwise,
+    aten.hardswish_: elementwise,
+    aten.mish_: elementwise,
+    aten.log_sigmoid_forward: same,
+    aten.rrelu_with_noise: same,
     aten.masked_fill: elementwise,
     aten.masked_fill_: elementwise,
 }

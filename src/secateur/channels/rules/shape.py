@@ -181,6 +181,17 @@ def flip(ties: Ties, call: Call) -> None:
     ties.set(call.out, axes)
 
 
+def roll(ties: Ties, call: Call) -> None:
+    """Axes are shifted around: a channel axis stays whole, since the one that wraps would be another one."""
+    x = call.tensor(0)
+    given = call.arg(2, "dims", ())
+    dims = {int(dim) % x.dim() for dim in given} or set(range(x.dim()))
+    axes = list(ties.axes(x))
+    for dim in dims:
+        ties.fix(axes[dim], _CODE)
+    ties.set(call.out, axes)
+
+
 # --- joining and dividing -----------------------------------------------------------------------------------------
 
 
@@ -369,6 +380,7 @@ RULES = {
     aten.expand: expand,
     aten.repeat: repeat,
     aten.flip: flip,
+    aten.roll: roll,
     aten.cat: cat,
     aten.stack: stack,
     aten.split: split,

@@ -1,0 +1,316 @@
+"""What watching one pass finds, what it reports, and what it leaves alone."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from tests.strategies import networks, random_plan
+from torch import Tensor, nn
+
+import secateur
+from secateur.channels import Channels
+from secateur.errors import ModelError, NothingToCutError, WatchError
+from secateur.testing import CONSTRUCTS, EXOTIC, Wired, check_cut, check_left_as_found, randomise
+
+_ALL = {**CONSTRUCTS, **EXOTIC}
+
+
+def small() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 4), nn.ReLU(),
+        nn.Linear(4, 2),
+    )  # fmt: skip
+
+
+IMAGE = torch.zeros(2, 3, 4, 4)
+
+
+def widths(channels: Channels) -> dict[str, int]:
+    return {group.name: group.width for group in channels.groups}
+
+
+@pytest.mark.parametrize("name", _ALL)
+def test_constructs_have_the_groups_that_were_found_by_hand(name: str):
+    """Each construct has the groups of the widths that its entry names, and nothing goes wrong in a rule."""
+    construct = _ALL[name]
+    model = construct.build()
+
+    channels = secateur.watch(model, construct.example().to(next(model.parameters()).dtype))
+
+    assert widths(channels) == dict(construct.widths)
+    assert not channels.notes
+
+
+def test_members_say_who_writes_carries_and_reads():
+    """Every tensor that a channel runs through is a member, with its role and the positions that a unit owns."""
+    group = secateur.watch(small(), IMAGE).group("0")
+
+    assert [(m.tensor, m.axis, m.role, m.block) for m in group.members] == [
+        ("0.weight", 0, "write", 1), ("0.bias", 0, "carry", 1), ("1.weight", 0, "carry", 1), ("1.bias", 0, "carry", 1),
+        ("4.weight", 1, "read", 16), ("1.running_mean", 0, "carry", 1), ("1.running_var", 0, "carry", 1),
+    ]  # fmt: skip
+    np.testing.assert_array_equal(group.by_role("read")[0].indices[1], np.arange(16, 32))
+
+
+def test_fixed_axes_come_with_their_reasons():
+    """What cannot be cut is listed with the reason: the input, the output, an unused layer."""
+    net = small()
+    net.spare = nn.Linear(3, 3)
+    net.forward = lambda x: nn.Sequential(*list(net)[:7])(x)
+
+    reasons = {(f.tensor, f.axis): f.reason for f in secateur.watch(net, IMAGE).fixed}
+
+    assert reasons["0.weight", 1] == "reads the network's input"
+    assert reasons["6.weight", 0] == "reaches the network's output"
+    assert reasons["spare.weight", 1] == "is not used by the forward pass"
+
+
+@settings(deadline=None, max_examples=15)
+@given(case=networks())
+def test_model_is_left_as_found(case):
+    """Watching changes nothing: mode, hooks, attributes, values, gradients, random state."""
+    case.model.train()
+    for parameter in list(case.model.parameters())[::2]:
+        parameter.grad = torch.ones_like(parameter)
+    check_left_as_found(case.model, lambda: secateur.watch(case.model, case.x))
+
+
+class Failing(nn.Module):
+    """Changes itself, draws random numbers, then fails on anything but zeros of width 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.layer, self.calls = nn.BatchNorm1d(4), nn.Linear(4, 2), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.cache = self.norm(x)
+        return self.layer(self.cache + torch.randn(4) + torch.zeros(2, 7))
+
+
+def test_model_is_left_as_found_after_an_error():
+    """A forward that fails half way leaves nothing behind, and the error says what failed, in one sentence."""
+    model = Failing().train()
+    model.norm.weight.grad = torch.ones(4)
+
+    with pytest.raises(WatchError) as caught:
+        check_left_as_found(model, lambda: secateur.watch(model, torch.zeros(3, 4)))
+
+    message = str(caught.value)
+    assert message.startswith("the network's forward pass failed on an input of shape (3, 4): RuntimeError: ")
+    assert message.endswith("pass an example that the network takes")
+    assert "\n" not in message
+    assert len(message) < 400
+
+
+def test_networks_without_shapes_are_told_what_to_do():
+    """A lazy layer has nothing to watch yet; the error says to run the network once."""
+    with pytest.raises(ModelError, match=r"'weight' has no shape yet; run the network once"):
+        secateur.watch(nn.LazyLinear(3), torch.zeros(2, 4))
+
+
+class ReadsValues(nn.Module):
+    """Branches on data, pools in one dimension and caches what it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.second, self.head = nn.Conv1d(2, 6, 3), nn.Conv1d(6, 5, 1), nn.Linear(15, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = 2.0 if x.sum().item() > 0 else 1.0
+        x = nn.functional.max_pool1d(self.conv(x).relu(), 2)
+        self.seen = x
+        return self.head((self.second(x) * scale).flatten(1))
+
+
+def test_forward_that_reads_values_is_watched_on_real_tensors():
+    """`.item()` has no value on meta tensors: the pass runs on real ones, is just as exact, and says so."""
+    model, x = randomise(ReadsValues()), torch.randn(2, 2, 8)
+
+    channels = secateur.watch(model, x)
+
+    assert widths(channels) == {"conv": 6, "second": 5}
+    assert re.match(r"watched on real tensors, because on meta tensors: \w+Error: ", channels.notes[0])
+    check_cut(model, x, random_plan(channels, ratio=0.5, seed=0))
+    check_left_as_found(model, lambda: secateur.watch(model, x))
+    assert not hasattr(x, "_secateur_axes")
+
+
+def test_labels_of_one_pass_mean_nothing_to_the_next():
+    """A tensor that a forward keeps and writes into again carries no labels over to the next pass."""
+    state = torch.zeros(2, 6)
+
+    def wiring(m, x):
+        state.copy_(m.body(x))
+        return m.head(m.other(x).relu() + state.relu() * float(x.sum().item() > 9))
+
+    model = Wired(wiring, body=nn.Linear(3, 6), other=nn.Linear(3, 6), head=nn.Linear(6, 2))
+
+    first, second = secateur.watch(model, torch.zeros(2, 3)), secateur.watch(model, torch.zeros(2, 3))
+
+    assert widths(first) == widths(second)
+
+
+def test_operator_without_a_rule_is_named_and_what_it_touches_stays():
+    """An unknown operator fixes its channels, and is reported by name with how often it was met."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.PixelShuffle(2),
+        nn.Conv2d(1, 6, 1),
+        nn.ReLU(),
+        nn.Conv2d(6, 4, 1),
+        nn.PixelShuffle(2),
+    )
+
+    channels = secateur.watch(net, IMAGE)
+
+    assert channels.unknown_ops == {"aten.pixel_shuffle": 2}
+    assert widths(channels) == {"2": 6}
+    assert "goes through the operator aten.pixel_shuffle, which has no rule" in {
+        f.reason for f in channels.fixed
+    }
+
+
+def test_unused_parameters_stay_whole():
+    """A layer that the forward pass never uses stays as it is; the rest is cut."""
+    net = Wired(
+        lambda m, x: m.head(m.body(x).relu()), body=nn.Linear(3, 6), idle=nn.Linear(6, 6), head=nn.Linear(6, 2),
+        constant=nn.Parameter(torch.ones(6)),
+    )  # fmt: skip
+    randomise(net)
+    channels = secateur.watch(net, torch.zeros(1, 3))
+    plan = random_plan(channels, ratio=0.5, seed=0)
+
+    small_net = secateur.apply(net, plan)
+
+    check_cut(net, torch.randn(4, 3), plan)
+    assert torch.equal(small_net.idle.weight, net.idle.weight)
+    assert torch.equal(small_net.constant, net.constant)
+
+
+class Auxiliary(nn.Module):
+    """A head that runs in train mode only."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        super().__init__()
+        self.body, self.norm, self.aux, self.head = (
+            nn.Linear(3, 6),
+            nn.BatchNorm1d(6),
+            nn.Linear(6, 4),
+            nn.Linear(6, 2),
+        )
+        self.broken = broken
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = self.norm(self.body(x)).relu()
+        if not self.training:
+            return self.head(x)
+        side = self.aux(x)
+        if self.broken:
+            raise RuntimeError("no labels given\nat all")
+        return self.head(x), side
+
+
+def test_heads_that_run_in_train_mode_only_are_watched_too():
+    """What only train mode uses is tied to the rest, so that training goes on after the cut."""
+    model, x = Auxiliary(), torch.randn(4, 3)
+    channels = secateur.watch(model, x[:1])
+
+    cut = secateur.apply(model, random_plan(channels, ratio=0.5, seed=0)).train()
+
+    assert cut.aux.in_features == cut.head.in_features == 3
+    assert [tuple(out.shape) for out in cut(x)] == [(4, 2), (4, 4)]
+
+
+def test_train_mode_that_cannot_be_watched_leaves_its_tensors_whole():
+    """Where train mode fails, what only it uses stays whole, with what it reads, and a note says so."""
+    model = Auxiliary(broken=True)
+
+    channels = secateur.watch(model, torch.randn(4, 3))
+
+    assert widths(channels) == {}
+    assert channels.notes == (
+        "2 tensors are used in train mode only, which could not be watched: no labels given",
+    )
+
+
+@dataclass
+class Output:
+    """What detectors and language models like to return."""
+
+    boxes: Tensor
+    more: dict[str, list[Tensor]]
+
+
+def test_every_output_is_fixed_however_deep():
+    """Several outputs, in dictionaries, lists and dataclasses: none loses a channel."""
+    model = Wired(
+        lambda m, x: Output(m.a(y := m.body(x).relu()), {"scores": [m.b(y)], "features": [y]}),
+        body=nn.Linear(3, 4), a=nn.Linear(4, 2), b=nn.Linear(4, 5),
+    )  # fmt: skip
+
+    assert widths(secateur.watch(model, torch.zeros(1, 3))) == {}
+
+
+def test_inputs_by_name_and_in_tuples():
+    """An example is a tensor, a tuple of arguments or a dictionary of keyword arguments."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(3, 6), nn.Linear(2, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.head((self.a(x) + self.b(y)).relu())
+
+    x, y = torch.randn(2, 3), torch.randn(2, 2)
+    model = randomise(Two())
+
+    for example in ((x, y), {"y": y, "x": x}):
+        channels = secateur.watch(model, example)
+        assert widths(channels) == {"a": 6}
+        check_cut(model, example, random_plan(channels, ratio=0.5, seed=1))
+
+
+def test_nothing_to_cut_says_why():
+    """A network without free channels is refused with the reasons."""
+    net = nn.Linear(3, 2)
+    channels = secateur.watch(net, torch.zeros(1, 3))
+
+    with pytest.raises(NothingToCutError, match=r"weight\[0\] reaches the network's output"):
+        secateur.plan(channels, secateur.score(net, channels, "l1"), remove=0.5)
+
+
+def test_networks_without_parameters_have_no_groups():
+    """A network without a single parameter is watched without complaint."""
+    assert secateur.watch(nn.Sequential(nn.ReLU(), nn.Flatten()), IMAGE).groups == ()
+
+
+def test_nan_weights_do_not_disturb_the_analysis_but_scores_refuse_them():
+    """Watching looks at shapes only; scoring names the tensor that holds NaN."""
+    net = small()
+    with torch.no_grad():
+        net[0].weight[2, 0] = float("nan")
+    channels = secateur.watch(net, IMAGE)
+
+    assert widths(channels) == {"0": 6, "4": 4}
+    with pytest.raises(ModelError, match=r"'0.weight' holds 9 values that are NaN or infinite"):
+        secateur.score(net, channels, "l1")
+
+
+def test_tensors_made_in_forward_go_where_the_pass_runs():
+    """A forward that makes tensors on a device of its own is watched all the same."""
+    device = torch.device("cpu")
+
+    def wiring(m, x):
+        weights = torch.arange(3.0, device=device) + torch.tensor([1.0, 2.0, 3.0]) + torch.zeros(3).to(device)
+        return m.head(m.body(x * weights).relu())
+
+    model = Wired(wiring, body=nn.Linear(3, 6), head=nn.Linear(6, 2))
+    channels = secateur.watch(model, torch.zeros(1, 3))
+
+    assert widths(channels) == {"body": 6}
+    assert not channels.notes
