@@ -7,6 +7,9 @@ RUN := $(VENV)/.run-ready
 DEV := $(VENV)/.dev-ready
 DEMO := runs/demo
 
+# The demo and the tests work on small tensors, for which several threads would only wait for each other.
+export OMP_NUM_THREADS ?= 1
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lint types docs results clean
 
