@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 from secateur.errors import DataError, SettingsError
@@ -125,7 +125,7 @@ def paired_drop(
         differences = first.double() - second.double()
         error = max(error, _error_of_groups(differences, groups))
         degrees = len(np.unique(groups.cpu().numpy())) - 1
-        upper = max(upper, (lost - gained) / n + float(student.ppf(confidence, degrees)) * error)
+        upper = max(upper, (lost - gained) / n + float(stdtrit(degrees, confidence)) * error)
     return Drop(
         points=100.0 * (lost - gained) / n,
         standard_error=100.0 * error,
