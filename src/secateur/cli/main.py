@@ -1,0 +1,98 @@
+"""The program ``secateur``: its commands, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated, Any, cast
+
+import typer
+
+from secateur.cli.data import data
+from secateur.cli.evaluate import evaluate
+from secateur.cli.load import load
+from secateur.cli.reduce import reduce
+from secateur.cli.report import report
+from secateur.cli.train import train
+from secateur.cli.watch import watch
+from secateur.errors import SecateurError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+_Misuse = cast("type[Exception]", typer.BadParameter.__mro__[2])
+"""What is wrong with a command line; typer has it from click, or from its own copy of click."""
+
+app = typer.Typer(
+    name="secateur",
+    help="Cut trained networks down to what they need, within an accuracy bound that you set.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"secateur {metadata.version('secateur')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and end.")
+    ] = False,
+) -> None:
+    """Cut trained networks down to what they need, within an accuracy bound that you set."""
+
+
+for _command in (train, reduce, watch, evaluate, report, load, data):
+    app.command()(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: What follows the program's name; by default what it was called with.
+
+    Returns:
+        0 if all went well, 2 for bad input, 130 after Ctrl-C.
+
+    Example:
+        >>> main(["watch", "lenet55"])
+        2
+    """
+    # Networks and data of one's own are found where one stands, as with `python -m`.
+    if "" not in sys.path and os.getcwd() not in sys.path:  # noqa: PTH109
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    run = cast("Any", app)
+    try:
+        code = run(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+    except _Misuse as error:
+        message: str = cast("Any", error).format_message()
+        return _say(
+            f"{message.rstrip('.')}; `secateur --help` and `secateur COMMAND --help` say what there is"
+        )
+    except SecateurError as error:
+        return _say(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone; Python must not try to flush into nothing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _say(message: str) -> int:
+    """One sentence on the error stream, without characters that steer a terminal."""
+    line = " ".join(message.split())
+    typer.echo("error: " + "".join(c if c.isprintable() else "?" for c in line), err=True)
+    return BAD_INPUT

@@ -1,0 +1,177 @@
+"""What is shown while a command works: live on a terminal, a line at a time elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from torch import nn
+
+from secateur.channels import watch
+from secateur.cost import CostModel
+from secateur.data import Splits
+from secateur.evaluate import Drop
+from secateur.methods import ReduceSettings, Step
+from secateur.report import text
+from secateur.train import EpochRecord
+
+
+class _Shown:
+    """A block that stays at the bottom of a terminal; elsewhere only the lines are written."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self.block, console=self._console, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def block(self) -> RenderableType:
+        """What stays at the bottom."""
+        raise NotImplementedError
+
+    def line(self, words: str) -> None:
+        """Write a line above the block."""
+        self._console.print(Text(words), soft_wrap=True)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True)
+    )
+
+
+class TrainProgress(_Shown):
+    """A training: epochs, steps, validation accuracy, time left."""
+
+    def __init__(self, epochs: int, *, done: int = 0) -> None:
+        """Prepare to show a training of so many epochs, some of which are done."""
+        super().__init__()
+        self._epochs, self._done = epochs, done
+        self._started, self._first = time.perf_counter(), done
+        self._accuracy = ""
+        self._progress = _bar()
+        self._task = self._progress.add_task("", total=None)
+        self._describe()
+        if done:
+            self.line(f"going on after epoch {done} of {epochs}")
+
+    def batch(self, done: int, total: int) -> None:
+        """A step is done."""
+        self._progress.update(self._task, completed=done, total=total)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """An epoch is done."""
+        self._done = record.epoch
+        reached = ""
+        if record.validation_accuracy is not None:
+            reached = f"validation {text.percent(record.validation_accuracy)}, "
+        each = (time.perf_counter() - self._started) / (self._done - self._first)
+        left = text.duration(each * (self._epochs - self._done))
+        self._accuracy = reached
+        self._describe()
+        self.line(
+            f"epoch {record.epoch} of {self._epochs}: {reached}loss {record.train_loss:.4f},"
+            f" {text.duration(record.seconds)}, about {left} left"
+        )
+
+    def block(self) -> RenderableType:
+        """The bar of all steps."""
+        return self._progress
+
+    def _describe(self) -> None:
+        number = min(self._done + 1, self._epochs)
+        self._progress.update(self._task, description=f"{self._accuracy}epoch {number} of {self._epochs}")
+
+
+class ReduceProgress(_Shown):
+    """A reduction: the candidate, its retraining, the bound, and what has been reached so far."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Splits,
+        settings: ReduceSettings,
+        *,
+        steps: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """Prepare to show a reduction of a network; ``steps`` are those that an interrupted run has done."""
+        super().__init__()
+        cost = CostModel(watch(model, data.train.inputs[:1])).total()
+        self._settings = settings
+        self._before = self._now = (cost.parameters, cost.macs)
+        self._tried = len(steps)
+        accepted = [step for step in steps if step["accepted"]]
+        self._accepted = len(accepted)
+        if accepted:
+            self._now = (int(accepted[-1]["parameters"]), int(accepted[-1]["macs"]))
+        self._title = "looking at the network"
+        self._judged = ""
+        self._progress = _bar()
+        self._task = self._progress.add_task("", total=None, visible=False)
+        if steps:
+            self.line(f"going on after {len(steps)} candidates, {self._accepted} of them accepted")
+
+    def candidate(self, iteration: int, group: str, before: int, after: int, epochs: int) -> None:
+        """A candidate is about to be retrained."""
+        what = f"{group} {before} → {after}" if group else "training on"
+        self._title = f"iteration {iteration} of at most {self._settings.max_iterations}: {what}"
+        self._judged = ""
+        self._progress.reset(
+            self._task, total=None, visible=True, description=f"retraining, at most {epochs} epochs"
+        )
+
+    def epoch(self, record: EpochRecord, drop: Drop) -> None:
+        """An epoch of retraining is done."""
+        accuracy = record.validation_accuracy or 0.0
+        limit = self._settings.limit(drop)
+        self._judged = (
+            f"epoch {record.epoch}: {text.percent(accuracy)} on validation, "
+            f"{limit:.2f} points lost{' at most' if self._settings.confidence else ''}; "
+            f"the bound is {self._settings.max_drop:g}"
+        )
+
+    def batch(self, done: int, total: int) -> None:
+        """A step of retraining is done."""
+        self._progress.update(self._task, completed=done, total=total)
+
+    def step(self, step: Step) -> None:
+        """A candidate was accepted or rejected."""
+        self._tried += 1
+        if step.accepted:
+            self._accepted += 1
+            self._now = (step.parameters, step.macs)
+        what = f"{step.group} {step.width_before} → {step.width_after}" if step.group else "training on"
+        self.line(
+            f"{step.iteration:4d}  {'accepted' if step.accepted else 'rejected'}  {what}: "
+            f"{text.percent(step.accuracy)}, {text.integer(step.parameters)} parameters,"
+            f" {text.integer(step.macs)} MACs, {text.duration(step.seconds)} ({step.reason})"
+        )
+
+    def block(self) -> RenderableType:
+        """The candidate, its bar, the bound, and the figures so far."""
+        reached = ", ".join(
+            f"{text.short(was)} → {text.short(now)} {unit} (÷ {text.factor(was, now)})"
+            for was, now, unit in zip(self._before, self._now, ("parameters", "MACs"), strict=True)
+        )
+        return Group(
+            Text(self._title, style="bold"),
+            self._progress,
+            Text(self._judged),
+            Text(f"{self._accepted} of {self._tried} candidates accepted; {reached}", style="dim"),
+        )

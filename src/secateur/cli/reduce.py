@@ -1,0 +1,130 @@
+"""``secateur reduce``: a trained network and a bound, into a smaller network and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from torch import nn
+
+from secateur.cli import options as o
+from secateur.cli import show
+from secateur.cli.progress import ReduceProgress
+from secateur.cli.runs import about, folder_of, kept, required, stored_run
+from secateur.cli.sources import Source, data_options, open_data, open_network, trusted
+from secateur.data import Splits
+from secateur.errors import ModelError, SettingsError
+from secateur.methods import KIND, ReduceResult, ReduceSettings, unreduced_in
+from secateur.methods import reduce as reduce_in
+from secateur.networks import names
+from secateur.report import write_report
+from secateur.train.recipes import recipe_for
+
+_INHERITED = ("augment", "batch_size", "shift", "shift_fill")
+_RETRAINING = ("epochs", "lr", "batch_size", "augment", "shift")
+
+
+def reduce(
+    *,
+    network: o.Network = None,
+    data: o.DataName = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="How many points of accuracy may be lost.", show_default=False)
+    ] = None,
+    out: o.Out = None,
+    resume: o.Resume = False,
+    data_dir: o.DataDir = None,
+    criterion: Annotated[str | None, typer.Option(help="Which units of a layer go first.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of a layer's parameters.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="Weight of a layer's multiply-adds.")] = None,
+    layers: Annotated[list[str] | None, typer.Option(help="Only groups of such names (conv*).")] = None,
+    kinds: Annotated[list[str] | None, typer.Option(help="Only groups of this class (Linear).")] = None,
+    inputs: Annotated[bool, typer.Option("--inputs", help="Input features may go, too.")] = False,
+    confidence: Annotated[
+        float | None, typer.Option(help="How sure the bound must be (0.95); 0 takes drops as measured.")
+    ] = None,
+    max_iterations: Annotated[int | None, typer.Option(help="Candidates to try at most.")] = None,
+    as_printed: Annotated[bool, typer.Option("--as-printed", help="SNARE without our extensions.")] = False,
+    no_distil: Annotated[bool, typer.Option("--no-distil", help="Learn from the labels only.")] = False,
+    compensate: Annotated[str | None, typer.Option(help="none, mean or least-squares.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="How often closed layers are opened.")] = None,
+    finish_epochs: Annotated[
+        int | None, typer.Option(help="Train what a round accepted for so long.")
+    ] = None,
+    epochs: o.Epochs = None,
+    lr: o.Rate = None,
+    batch_size: o.BatchSize = None,
+    augment: o.Augment = None,
+    shift: o.Shift = None,
+    seed: o.Seed = None,
+    data_seed: o.DataSeed = None,
+    validation: o.Validation = None,
+    arg: o.Args = None,
+    allow: o.Allow = None,
+) -> None:
+    """Cut a trained network down for as long as its accuracy stays within a bound."""
+    asked = o.given(**locals())  # every option by its name, for the run's record
+    if resume:
+        _resumed(network, out, asked)
+    else:
+        _started(asked)
+
+
+def _started(asked: Mapping[str, Any]) -> None:
+    named, data, out = required(asked, what="a saved network to reduce")
+    if "max_drop" not in asked:
+        raise SettingsError("--max-drop is missing; say how many points of accuracy may be lost, such as 0.5")
+    ReduceSettings(max_drop=asked["max_drop"])  # refused before anything is read
+    if named in names():
+        raise ModelError(f"{named} is not trained; `secateur train {named}` makes a file that can be reduced")
+    splits = open_data(data, **data_options(asked))
+    arguments, allow = o.arguments(asked.get("arg", ())), trusted(asked.get("allow"), data)
+    source = open_network(named, arguments=arguments, allow=allow)
+    settings = settings_of(source, splits.name, asked)
+    noted = about(source, named=named, data=data, asked=asked)
+    with kept(out, kind=KIND):
+        with ReduceProgress(source.model, splits, settings) as progress:
+            result = reduce_in(
+                source.model, splits, settings=settings, out=out, about=noted, listener=progress
+            )
+        _reported(result, source.model, splits, noted)
+
+
+def _resumed(network: str | None, out: Path | None, asked: Mapping[str, Any]) -> None:
+    folder, repeated = folder_of(network, out, asked)
+    run = stored_run(folder, kind=KIND, asked=repeated)
+    splits = run.data()
+    model = unreduced_in(folder, run.build)
+    settings = ReduceSettings(**run.settings["reduce"])
+    steps = [entry["step"] for entry in run.entries if "step" in entry]
+    with kept(folder, kind=KIND):
+        with ReduceProgress(model, splits, settings, steps=steps) as progress:
+            result = reduce_in(model, splits, out=folder, resume=True, listener=progress)
+        _reported(result, model, splits, run.about)
+
+
+def _reported(result: ReduceResult, unreduced: nn.Module, splits: Splits, noted: Mapping[str, Any]) -> None:
+    report = write_report(
+        result, data=splits, network=noted["spec"], unreduced=unreduced, command=noted["command"]
+    )
+    show.reduced(report, result.folder)
+
+
+def settings_of(source: Source, data: str, asked: Mapping[str, Any]) -> ReduceSettings:
+    """What was asked, on top of the defaults; retraining changes examples as the network's own training did."""
+    make = ReduceSettings.as_printed if "as_printed" in asked else ReduceSettings
+    base = make(max_drop=asked["max_drop"])
+    inherited: Mapping[str, Any] = {}
+    if "as_printed" not in asked:
+        known = source.training or recipe_for(source.origin.spec, data).model_dump()
+        inherited = {key: known[key] for key in _INHERITED if key in known}
+    explicit = {key: asked[key] for key in _RETRAINING if key in asked}
+    retrain = base.retrain.but(**{**inherited, **explicit})
+    changes = {key: value for key, value in asked.items() if key in ReduceSettings.model_fields}
+    if "no_distil" in asked:
+        changes["distil"] = False
+    if "finish_epochs" in asked:
+        changes["finish"] = retrain.but(epochs=asked["finish_epochs"], schedule="cosine").model_dump()
+    return base.but(**changes, retrain=retrain.model_dump())

@@ -1,0 +1,57 @@
+"""What a command prints when it is done."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+
+from secateur.data import Splits
+from secateur.evaluate import Evaluation
+from secateur.methods.training import TrainResult
+from secateur.report import ClassRow, Report, accuracy_of, evaluation, summary, text
+from secateur.report.html import DOCUMENT, PAGE
+
+
+def console() -> Console:
+    """Where results go."""
+    return Console(highlight=False)
+
+
+def trained(result: TrainResult, data: Splits) -> None:
+    """A trained network: what it reaches, and where it is."""
+    epochs = len(result.history)
+    figures = {
+        "accuracy on validation": text.percent(result.validation.accuracy),
+        "parameters": text.integer(result.cost.parameters),
+        "MACs per example": text.integer(result.cost.macs),
+        "epochs": f"{epochs}, kept the weights of epoch {result.best_epoch}",
+        "time": text.duration(result.seconds),
+    }
+    out = console()
+    out.print(
+        evaluation(accuracy_of(result.test), title=f"Trained on {data.name}", split="test", figures=figures)
+    )
+    size = text.size(result.file.stat().st_size)
+    out.print(f"\nThe network: {result.file} ({size})", soft_wrap=True)
+    again = ["secateur", "reduce", str(result.file), "--data", data.name, "--max-drop", "0.5", "--out"]
+    out.print(f"Make it smaller: {shlex.join([*again, f'{result.file.parent}-small'])}", soft_wrap=True)
+
+
+def reduced(report: Report, folder: Path | None) -> None:
+    """A reduced network: the table, and where everything is."""
+    out = console()
+    out.print(summary(report))
+    if folder is not None:
+        out.print(f"\nThe report: {folder / PAGE} (for programs: {folder / DOCUMENT})", soft_wrap=True)
+        out.print(f"The network: {folder / 'model.safetensors'}", soft_wrap=True)
+
+
+def class_rows(found: Evaluation) -> list[ClassRow]:
+    """Each class that has examples."""
+    return [
+        ClassRow(name=one.name, count=one.count, accuracy=one.accuracy)
+        for one in found.per_class
+        if one.accuracy is not None
+    ]

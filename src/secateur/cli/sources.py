@@ -1,0 +1,158 @@
+"""What a command line names: a network or a saved file, and data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from secateur.data import Splits
+from secateur.data import load as load_data
+from secateur.errors import SettingsError, UntrustedImportError
+from secateur.methods import MODEL_FILE
+from secateur.networks import Origin, build, input_shape_of, names, origin_of
+from secateur.store import load, read_description
+from secateur.store.trust import WEIGHT_OPTIONS
+
+_FILE_ENDINGS = frozenset({".bin", ".ckpt", ".onnx", ".pkl", ".pt", ".pth", ".safetensors"})
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A network, and what is known of it.
+
+    Attributes:
+        model: The network.
+        origin: How the unreduced network is built, without its weights.
+        file: Where it was read from; None for one that was built by name.
+        evaluation: The figures in the file.
+        history: How it came about, says the file.
+    """
+
+    model: nn.Module
+    origin: Origin
+    file: Path | None = None
+    evaluation: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    history: Sequence[Any] = ()
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """The shape of one example, as far as it is known."""
+        kept = self.evaluation.get("input_shape")
+        if not isinstance(kept, list):
+            return input_shape_of(self.origin.spec)
+        return tuple(cast("list[int]", kept))
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """The settings of its last training, as far as the file has them."""
+        found = [
+            cast("dict[str, Any]", event).get("settings") for event in self.history if isinstance(event, dict)
+        ]
+        known = [cast("dict[str, Any]", settings) for settings in found if isinstance(settings, dict)]
+        return known[-1] if known else {}
+
+
+def open_network(
+    named: str,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
+    seed: int | None = None,
+) -> Source:
+    """Build a network by its name, or read a saved one from its file or the run folder that holds it.
+
+    Args:
+        named: A registered name, ``timm:NAME``, ``torchvision:NAME``, ``package.module:factory``, or a path.
+        arguments: The network's arguments, for one that is built.
+        allow: Packages whose code a file may ask for.
+        seed: Initialises a network that is built.
+
+    Raises:
+        SettingsError: Arguments are given for a saved network.
+        ModelError: No such network, or it cannot be built.
+        StoreError: The file cannot be used.
+    """
+    file = _file_named(named)
+    if file is None:
+        model = build(named, seed=seed, **(arguments or {}))
+        return Source(model, _without_weights(Origin(named, dict(arguments or {})), model))
+    if arguments:
+        raise SettingsError(f"{file} says itself how its network is built; leave --arg out")
+    described = read_description(file)
+    model = _loaded(file, described.origin, allow)
+    origin = origin_of(model)
+    if origin is None:
+        raise SettingsError(
+            f"{file} does not say how its network is built; use it from Python, with factory="
+        )
+    evaluation, history = described.evaluation, described.history
+    return Source(
+        model,
+        origin,
+        file,
+        cast("dict[str, Any]", evaluation) if isinstance(evaluation, dict) else {},
+        cast("list[Any]", history) if isinstance(history, list) else (),
+    )
+
+
+def _loaded(file: Path, origin: Origin | None, allow: Sequence[str]) -> nn.Module:
+    try:
+        return load(file, allow=allow)
+    except UntrustedImportError as error:
+        spec = "" if origin is None else origin.spec
+        package = spec.partition(":")[0].partition(".")[0]
+        if package in {"", "torchvision", "timm", *allow}:
+            raise
+        raise UntrustedImportError(
+            f"{file} asks for code from {spec!r}, and {package!r} is not trusted; if you trust it, add --allow {package}"
+        ) from error
+
+
+def open_data(
+    named: str, *, data_dir: Path | str | None = None, seed: int = 0, validation: float | None = None
+) -> Splits:
+    """Load the data of a command line; see `secateur.data.load`."""
+    return load_data(named, data_dir=data_dir, seed=seed, validation=validation)
+
+
+def data_options(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a command line says about the data, as :func:`open_data` takes it."""
+    return {
+        "data_dir": asked.get("data_dir"),
+        "seed": asked.get("data_seed", 0),
+        "validation": asked.get("validation"),
+    }
+
+
+def trusted(allow: Sequence[str] | None, data: str | None) -> list[str]:
+    """What the caller trusts: what `--allow` names, and the module that `--data` has imported anyway.
+
+    >>> trusted(["nets"], "mine:splits"), trusted(None, "cifar10:1000")
+    (['nets', 'mine'], [])
+    """
+    module, colon, name = (data or "").partition(":")
+    imported = colon and name.isidentifier() and not Path(data or "").exists()
+    return [*(allow or ()), *([module] if imported else [])]
+
+
+def _file_named(named: str) -> Path | None:
+    if named in names():
+        return None
+    path = Path(named)
+    if path.is_dir():
+        return path / MODEL_FILE
+    return path if path.is_file() or path.suffix in _FILE_ENDINGS or "/" in named else None
+
+
+def _without_weights(origin: Origin, model: nn.Module) -> Origin:
+    """How to build the network again without fetching its weights; what they implied is kept."""
+    if not origin.spec.startswith(("torchvision:", "timm:")) or not WEIGHT_OPTIONS & origin.arguments.keys():
+        return origin
+    kept = {name: value for name, value in origin.arguments.items() if name not in WEIGHT_OPTIONS}
+    if hasattr(model, "transform_input"):
+        kept = {"transform_input": bool(model.transform_input), **kept}
+    return Origin(origin.spec, kept)

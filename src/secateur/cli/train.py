@@ -1,0 +1,102 @@
+"""``secateur train``: a network on data, into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from secateur.cli import options as o
+from secateur.cli import show
+from secateur.cli.progress import TrainProgress
+from secateur.cli.runs import about, folder_of, kept, required, stored_run
+from secateur.cli.sources import data_options, open_data, open_network, trusted
+from secateur.data import Splits
+from secateur.methods.training import KIND, TrainResult, started_in
+from secateur.methods.training import train as train_in
+from secateur.train import TrainSettings
+from secateur.train.recipes import recipe_for
+
+_OFF_AT_ZERO = ("clip", "early_stopping", "ema")
+
+
+def train(
+    *,
+    network: o.Network = None,
+    data: o.DataName = None,
+    out: o.Out = None,
+    resume: o.Resume = False,
+    data_dir: o.DataDir = None,
+    epochs: o.Epochs = None,
+    lr: o.Rate = None,
+    batch_size: o.BatchSize = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw or rmsprop.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Momentum of SGD and RMSprop.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="L2 penalty.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="constant, linear or cosine.")] = None,
+    warmup_epochs: Annotated[float | None, typer.Option(help="Epochs in which the rate climbs.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share spread over all classes.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of the averaged weights; 0 for none.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradients; 0 for none.")] = None,
+    early_stopping: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better one; 0 for never.")
+    ] = None,
+    keep: Annotated[str | None, typer.Option(help="Return the best epoch or the last.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, 32, bf16 or 16.")] = None,
+    augment: o.Augment = None,
+    shift: o.Shift = None,
+    seed: o.Seed = None,
+    data_seed: o.DataSeed = None,
+    validation: o.Validation = None,
+    arg: o.Args = None,
+    allow: o.Allow = None,
+) -> None:
+    """Train a network on data; without options, by a recipe that suits the pair."""
+    asked = o.given(**locals())  # every option by its name, for the run's record
+    result, splits = _resumed(network, out, asked) if resume else _started(asked)
+    show.trained(result, splits)
+
+
+def _started(asked: Mapping[str, Any]) -> tuple[TrainResult, Splits]:
+    named, data, out = required(asked, what="a network to train")
+    splits = open_data(data, **data_options(asked))
+    source = open_network(
+        named,
+        arguments=o.arguments(asked.get("arg", ())),
+        allow=trusted(asked.get("allow"), data),
+        seed=asked.get("seed", 0),
+    )
+    settings = _settings(source.origin.spec, splits.name, asked)
+    noted = about(source, named=named, data=data, asked=asked)
+    with kept(out, kind=KIND), TrainProgress(settings.epochs) as progress:
+        result = train_in(
+            source.model, splits, settings, out=out, seed=asked.get("seed", 0), about=noted,
+            on_epoch=progress.epoch, on_batch=progress.batch,
+        )  # fmt: skip
+    return result, splits
+
+
+def _resumed(network: str | None, out: Path | None, asked: Mapping[str, Any]) -> tuple[TrainResult, Splits]:
+    folder, repeated = folder_of(network, out, asked)
+    run = stored_run(folder, kind=KIND, asked=repeated)
+    splits = run.data()
+    model = started_in(folder, run.build)
+    done = sum("epoch" in entry for entry in run.entries)
+    epochs = int(run.settings["train"]["epochs"])
+    with kept(folder, kind=KIND), TrainProgress(epochs, done=done) as progress:
+        result = train_in(
+            model, splits, out=folder, resume=True, on_epoch=progress.epoch, on_batch=progress.batch
+        )
+    return result, splits
+
+
+def _settings(network: str, data: str, asked: Mapping[str, Any]) -> TrainSettings:
+    """The pair's recipe with what was asked."""
+    recipe = recipe_for(network, data, optimizer=asked.get("optimizer"))
+    changes = {key: value for key, value in asked.items() if key in TrainSettings.model_fields}
+    changes |= {key: None for key in _OFF_AT_ZERO if changes.get(key) == 0}
+    if changes.get("momentum") == 0:
+        changes["nesterov"] = False
+    return recipe.but(**changes)

@@ -1,0 +1,152 @@
+"""Runs that are stopped in the middle: Ctrl-C, a kill, a full disk; and that go on as if nothing had been."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SECONDS = 60
+PROGRAM = "import sys; sys.argv[0] = 'secateur'; from secateur.cli import main; sys.exit(main())"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of another process need Linux")
+
+
+def start(*arguments: object, folder: Path) -> subprocess.Popen:
+    """Start a command in another process with one thread."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *(str(argument) for argument in arguments)],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def lines_of(folder: Path) -> list[dict]:
+    """The complete lines of a run's journal."""
+    file = folder / "journal.jsonl"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def wait_for(count: int, run: subprocess.Popen, folder: Path) -> None:
+    """Wait until a run has written so many lines."""
+    end = time.monotonic() + SECONDS
+    while len(lines_of(folder)) < count:
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < end, f"only {lines_of(folder)} after {SECONDS} s"
+        time.sleep(0.005)
+
+
+def finished(run: subprocess.Popen) -> tuple[int, str]:
+    _, err = run.communicate(timeout=SECONDS)
+    return run.returncode, err
+
+
+def last_sentence(err: str) -> str:
+    return err.strip().splitlines()[-1]
+
+
+def without_times(entries: list[dict]) -> list[dict]:
+    """Journal lines without what differs from run to run."""
+    for entry in entries:
+        for part in ("step", "epoch"):
+            entry.get(part, {}).pop("seconds", None)
+    return entries
+
+
+def stopped(folder: Path, count: int, how: str, run: subprocess.Popen) -> str:
+    """Let a run write so many lines, stop it that way, and check that nothing is half written; what it said last."""
+    wait_for(count, run, folder)
+    if how == "full disk":
+        resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (1024, 1024))
+    else:
+        run.send_signal(signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
+    code, err = finished(run)
+    assert code == {"Ctrl-C": 130, "kill": -signal.SIGKILL, "full disk": 2}[how], err
+    assert "Traceback" not in err
+    if how != "kill":
+        assert list(folder.rglob(".*-tmp")) == []
+        assert (folder / "journal.jsonl").read_bytes().endswith(b"\n")
+    return last_sentence(err) if err.strip() else ""
+
+
+def test_a_stopped_reduction_ends_like_an_unbroken_one(base, tmp_path):
+    """Ctrl-C says how to go on and gives 130, a full disk gives one sentence and 2; the end is the same to the bit."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    command = (
+        "reduce", base / "model.safetensors", "--data", "digits", "--max-drop", 3, "--as-printed", "--epochs", 2,
+        "--max-iterations", 8, "--out",
+    )  # fmt: skip
+    unbroken = start(*command, whole, folder=tmp_path)
+
+    said = stopped(broken, 2, "Ctrl-C", start(*command, broken, folder=tmp_path))
+    assert "kept in" in said
+    assert said.endswith(f"secateur reduce {broken} --resume")
+
+    stopped(broken, 4, "kill", start("reduce", broken, "--resume", folder=tmp_path))
+    said = stopped(broken, 6, "full disk", start("reduce", broken, "--resume", folder=tmp_path))
+    assert said.startswith("error: cannot write")
+    assert "--resume" in said
+
+    code, err = finished(start("reduce", broken, "--resume", folder=tmp_path))
+    assert code == 0, err
+    assert "going on after" in err
+    assert finished(unbroken)[0] == 0
+    assert without_times(lines_of(broken)) == without_times(lines_of(whole))
+    assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert (broken / "report.html").is_file()
+
+
+def test_a_stopped_training_ends_like_an_unbroken_one(tmp_path):
+    """The same for training: after Ctrl-C, a kill and a full disk the weights are those of an unbroken run."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    command = ("train", "digits-net", "--data", "digits", "--epochs", 12, "--ema", 0.9, "--out")
+    unbroken = start(*command, whole, folder=tmp_path)
+
+    said = stopped(broken, 3, "Ctrl-C", start(*command, broken, folder=tmp_path))
+    assert said.endswith(f"secateur train {broken} --resume")
+
+    stopped(broken, 6, "kill", start("train", broken, "--resume", folder=tmp_path))
+    said = stopped(broken, 9, "full disk", start("train", broken, "--resume", folder=tmp_path))
+    assert said.startswith("error: cannot write")
+
+    code, err = finished(start("train", broken, "--resume", folder=tmp_path))
+    assert code == 0, err
+    assert finished(unbroken)[0] == 0
+    assert without_times(lines_of(broken)) == without_times(lines_of(whole))
+    assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert len(list((broken / "states").iterdir())) == 1
+
+
+def test_ctrl_c_before_anything_is_stored(monkeypatch, secateur, base, tmp_path):
+    """An interrupt while the network is still being looked at says that nothing is kept."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("secateur.cli.reduce.reduce_in", interrupt)
+
+    said = secateur("reduce", base, "--data", "digits", "--max-drop", 1, "--out", tmp_path / "out")
+
+    assert said.code == 130
+    assert "nothing was stored" in said.err
+
+
+def test_ctrl_c_anywhere_else(monkeypatch, secateur):
+    """An interrupt of a command that keeps nothing gives 130 without a traceback."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("secateur.cli.watch.open_network", interrupt)
+
+    assert secateur("watch", "lenet5").code == 130

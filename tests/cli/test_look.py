@@ -1,0 +1,135 @@
+"""The commands that only look: watch, evaluate, load, data, and the program itself."""
+
+import json
+from importlib import metadata
+
+import pytest
+
+from secateur.cli import main
+from secateur.data import names
+
+
+def test_watch_shows_groups_costs_and_reasons(secateur):
+    """Each group stands there with its width and costs, and what stays with its reason."""
+    said = secateur("watch", "lenet5")
+
+    assert said.code == 0
+    assert "4 groups, 226 units" in said.out
+    assert "reads the network's input" in said.out
+    assert "61,706 parameters, 416,520 MACs" in said.out
+
+
+def test_watch_for_programs_counts_the_same(secateur):
+    """The JSON has the groups, members and totals; the input's features count where they are asked for."""
+    plain = json.loads(secateur("watch", "lenet300-100", "--json").out)
+    inputs = json.loads(secateur("watch", "lenet300-100", "--json", "--inputs").out)
+
+    assert plain["parameters"] == 266_610
+    assert [(group["name"], group["width"]) for group in plain["groups"]] == [
+        ("dense1", 300),
+        ("dense2", 100),
+    ]
+    assert plain["groups"][0]["members"][0]["tensor"] == "dense1.weight"
+    assert sum(group["width"] for group in inputs["groups"]) == 784 + 400
+
+
+def test_watch_takes_a_shape_and_arguments(secateur):
+    """Arguments and the shape of an example can be given."""
+    said = secateur("watch", "lenet5", "--arg", "channels=3", "--arg", "size=32", "--input-shape", "3,32,32")
+
+    assert said.code == 0, said.err
+    assert "[3, 32, 32]" in said.out
+
+
+def test_evaluate_measures_a_file(secateur, base):
+    """Accuracy, top-k, each class, parameters, MACs and bytes are shown."""
+    said = secateur("evaluate", base / "model.safetensors", "--data", "digits")
+
+    assert said.code == 0, said.err
+    for words in ("accuracy on test", "of 360", "top-5", "40,618", "616,064", "kB", "examples"):
+        assert words in said.out
+
+
+def test_evaluate_compares_pairwise(secateur, base, small):
+    """Against another file the change comes with its interval, overall and for each class, and the sizes."""
+    said = secateur("evaluate", small, "--data", "digits", "--against", base, "--split", "validation")
+
+    assert said.code == 0, said.err
+    table = said.out[said.out.index("Change against") :]
+    assert "95 % interval" in table
+    assert sum(line.strip().startswith(tuple("0123456789")) for line in table.splitlines()) >= 10
+    assert "parameters: 40,618 → " in table
+
+
+def test_a_network_does_not_differ_from_itself(secateur, base):
+    """Compared with itself, a network changed by 0.00 points everywhere."""
+    said = secateur("evaluate", base, "--data", "digits", "--against", base)
+
+    rows = [line for line in said.out.splitlines() if " to " in line]
+    assert len(rows) == 11
+    assert all(" 0.00 " in row for row in rows)
+
+
+def test_load_describes_a_file(secateur, base, small):
+    """A file says what network it is, how it was trained, and what was cut."""
+    whole, cut = secateur("load", base / "model.safetensors"), secateur("load", small / "model.safetensors")
+
+    assert (whole.code, cut.code) == (0, 0), whole.err + cut.err
+    assert "digits-net" in whole.out
+    assert "40,618" in whole.out
+    assert "History: " in whole.out
+    assert "units before and after" in cut.out
+
+
+def test_data_lists_and_looks(secateur):
+    """All known data sets are listed; one is described by its splits."""
+    listed, looked = secateur("data"), secateur("data", "digits")
+
+    assert (listed.code, looked.code) == (0, 0)
+    assert all(name in listed.out for name in names())
+    assert "1,077 examples of shape [1, 8, 8]" in looked.out
+
+
+def test_missing_data_say_where_they_were_looked_for(refused, tmp_path):
+    """A data set that is not there is named with the folder and the files that should be in it."""
+    said = refused("data", "mnist", "--data-dir", tmp_path)
+
+    assert str(tmp_path) in said
+    assert "train-images" in said
+
+
+def test_the_version_is_said(secateur):
+    """--version is that of the installed package."""
+    assert secateur("--version").out == f"secateur {metadata.version('secateur')}\n"
+
+
+def test_help_lists_the_commands(capsys):
+    """Without a command, the commands are listed."""
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("train", "reduce", "watch", "evaluate", "report", "load", "data"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["reduce", "--max-dorp", "1"], "--max-drop"),
+        (["trian", "lenet5"], "train"),
+        (["watch", "lenet55"], "lenet5"),
+        (["train", "digits-net", "--data", "digitz", "--out", "x"], "digits"),
+        (["train", "digits-net", "--data", "digits", "--out", "x", "--optimizer", "sdg"], "sgd"),
+        (["reduce"], "name"),
+        (["train", "digits-net", "--out", "x"], "--data"),
+        (["train", "digits-net", "--data", "digits"], "--out"),
+        (["watch", "lenet5", "--input-shape", "3x32"], "3,224,224"),
+        (["watch", "lenet5", "--arg", "classes"], "classes=26"),
+        (["train", "lenet5", "--arg", "clases=3", "--data", "digits", "--out", "x"], "classes"),
+        (["evaluate", "nowhere.safetensors", "--data", "digits"], "nowhere.safetensors"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_right_one(refused, tmp_path, monkeypatch, arguments, hint):
+    """What is misspelt or missing is answered in one sentence that helps, and nothing is made."""
+    monkeypatch.chdir(tmp_path)
+
+    assert hint in refused(*arguments)
+    assert list(tmp_path.iterdir()) == []

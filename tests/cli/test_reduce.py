@@ -1,0 +1,167 @@
+"""The command that reduces, and the report of what it did."""
+
+import json
+import re
+
+import pytest
+
+import secateur as library
+from secateur import data
+from secateur.evaluate import evaluate
+from secateur.report import Report, read
+
+
+@pytest.fixture
+def report(small) -> Report:
+    return read(small)
+
+
+def test_the_folder_holds_network_and_report(small, report):
+    """After a reduction the folder holds the network, the page, its values, and what was asked and done."""
+    names = {file.name for file in small.iterdir()}
+
+    assert names >= {"model.safetensors", "report.html", "report.json", "journal.jsonl", "run.toml"}
+    assert {file.name for file in report.files} == {"model.safetensors", "journal.jsonl", "run.toml"}
+    assert len(report.iterations) == 3
+
+
+def test_the_report_says_what_the_network_is(small, report):
+    """Parameters and test accuracy in the report are those of the saved network, and the test split is named."""
+    model = library.load(small / "model.safetensors")
+
+    assert report.after.parameters == sum(p.numel() for p in model.parameters())
+    assert report.after.parameters < report.before.parameters == 40_618
+    assert report.after.test.accuracy == pytest.approx(evaluate(model, data.load("digits").test).accuracy)
+    assert report.classes_split == "test"
+
+
+def test_the_report_names_its_conditions_and_no_folder(base, small, report):
+    """Versions, machine, threads, time and command are there; outside the command there is no path."""
+    conditions = dict(report.conditions)
+
+    assert conditions.keys() >= {"versions", "machine", "threads", "seconds", "command"}
+    conditions.pop("command")
+    rest = report.model_copy(update={"conditions": conditions}).to_json()
+    assert str(base.parent) not in rest
+
+
+def test_table_and_places_are_printed(secateur, base, tmp_path):
+    """The command prints each candidate, then the table and where everything is."""
+    out = tmp_path / "small"
+
+    said = secateur(
+        "reduce", base / "model.safetensors", "--data", "digits", "--max-drop", 5, "--out", out,
+        "--max-iterations", 1, "--epochs", 1, "--layers", "dense*",
+    )  # fmt: skip
+
+    assert said.code == 0, said.err
+    assert re.search(r"1  (accepted|rejected)  dense1 64 → 24: ", said.err)
+    for words in (
+        "digits-net on digits, reduced within 5 points",
+        "parameters",
+        "40,618",
+        "bound of 5 points",
+    ):
+        assert words in said.out
+    assert str(out / "report.html") in said.out
+    assert str(out / "model.safetensors") in said.out
+
+
+def test_options_arrive(secateur, base, tmp_path):
+    """Each option reaches the settings that run.toml holds; retraining takes its batches as the training did."""
+    out = tmp_path / "small"
+
+    said = secateur(
+        "reduce", base / "model.safetensors", "--data", "digits", "--max-drop", 5, "--out", out, "--beta", 2,
+        "--gamma", 0, "--criterion", "l1", "--kinds", "Conv2d", "--kinds", "Linear", "--confidence", 0.9,
+        "--max-iterations", 1, "--no-distil", "--compensate", "mean", "--rounds", 3, "--finish-epochs", 1,
+        "--epochs", 2, "--lr", 0.01, "--augment", "shift", "--shift", 1, "--seed", 4, "--validation", 0.3, "--data-seed", 2,
+    )  # fmt: skip
+
+    assert said.code == 0, said.err
+    report = read(out)
+    asked = report.method.settings
+    assert (asked["beta"], asked["gamma"], asked["criterion"]) == (2, 0, "l1")
+    assert asked["kinds"] == ["Conv2d", "Linear"]
+    assert (asked["distil"], asked["compensate"], asked["rounds"]) == (False, "mean", 3)
+    assert (asked["finish"]["epochs"], asked["retrain"]["epochs"], asked["retrain"]["lr"]) == (1, 2, 0.01)
+    assert (asked["retrain"]["batch_size"], asked["retrain"]["augment"]) == (64, "shift")
+    assert (report.bound.confidence, report.seed) == (0.9, 4)
+    assert report.data.splits["validation"] == 431
+
+
+def test_as_printed_switches_our_extensions_off(secateur, base, tmp_path):
+    """The printed method neither distils nor compensates, and takes the drop as measured."""
+    out = tmp_path / "small"
+
+    said = secateur(
+        "reduce", base, "--data", "digits", "--max-drop", 5, "--out", out, "--as-printed", "--max-iterations", 1,
+        "--epochs", 1,
+    )  # fmt: skip
+
+    assert said.code == 0, said.err
+    report = read(out)
+    settings = report.method.settings
+    assert (settings["distil"], settings["compensate"], settings["reference"]) == (False, "none", "best")
+    assert report.bound.confidence is None
+
+
+def test_a_finished_reduction_can_be_resumed_without_harm(secateur, small, lines_of):
+    """Resuming what is finished tries nothing, and writes the same network and report again."""
+    before = (small / "model.safetensors").read_bytes(), len(lines_of(small))
+    (small / "report.html").unlink()
+
+    said = secateur("reduce", small, "--resume")
+
+    assert said.code == 0, said.err
+    assert ((small / "model.safetensors").read_bytes(), len(lines_of(small))) == before
+    assert (small / "report.html").is_file()
+
+
+def test_another_bound_does_not_resume(refused, small):
+    """A bound other than the run's own is refused."""
+    assert "--max-drop" in refused("reduce", small, "--resume", "--max-drop", "2")
+
+
+def test_report_is_rebuilt_from_its_values(secateur, small):
+    """`secateur report` writes the page again, the same, and shows the table."""
+    page = (small / "report.html").read_text(encoding="utf-8")
+    (small / "report.html").unlink()
+
+    said = secateur("report", small)
+
+    assert said.code == 0, said.err
+    assert (small / "report.html").read_text(encoding="utf-8") == page
+    assert "reduced within 5 points" in said.out
+
+
+def test_an_unfinished_run_says_how_to_go_on(secateur, small, tmp_path, lines_of):
+    """Of a run without a report, `secateur report` shows the candidates so far and how to resume."""
+    for name in ("run.toml", "journal.jsonl"):
+        (tmp_path / name).write_bytes((small / name).read_bytes())
+
+    said = secateur("report", tmp_path)
+
+    assert said.code == 2
+    assert f"secateur reduce {tmp_path} --resume" in said.err
+    assert "40,618" not in said.out
+    assert all(f"{entry['step']['parameters']:,}" in said.out for entry in lines_of(small) if "step" in entry)
+
+
+def test_report_opens_the_page_when_asked(secateur, small, monkeypatch):
+    """--open hands the page to the browser."""
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+
+    assert secateur("report", small, "--open").code == 0
+    assert opened == [(small / "report.html").as_uri()]
+
+
+def test_the_journal_agrees_with_the_report(small, report, lines_of):
+    """Every candidate of the journal is in the report with its figures."""
+    steps = [entry["step"] for entry in lines_of(small) if "step" in entry]
+
+    assert [(one.parameters, one.accepted) for one in report.iterations] == [
+        (step["parameters"], step["accepted"]) for step in steps
+    ]
+    assert json.loads(report.to_json())["iterations"][0]["reason"] == steps[0]["reason"]

@@ -1,0 +1,132 @@
+"""The command that trains."""
+
+import json
+import re
+
+import pytest
+
+import secateur as library
+from secateur import data
+from secateur.evaluate import evaluate
+from secateur.store import read_description
+
+FEW = ("--data", "digits", "--epochs", "2")
+
+
+def test_a_network_is_trained_saved_and_described(secateur, tmp_path):
+    """Training shows each epoch with the time left, then what the network reaches, and writes it with its figures."""
+    out = tmp_path / "net"
+
+    said = secateur("train", "digits-net", *FEW, "--out", out, "--seed", 1)
+
+    assert said.code == 0
+    assert re.search(r"epoch 1 of 2: validation [\d.]+\s%, loss [\d.]+, .* left", said.err)
+    file = out / "model.safetensors"
+    found = read_description(file)
+    accuracy = evaluate(library.load(file), data.load("digits").test).accuracy
+    assert found.evaluation["test_accuracy"] == pytest.approx(accuracy)
+    assert found.history[0]["settings"]["epochs"] == 2
+    assert f"{accuracy:.2f}" in said.out
+    assert "40,618" in said.out
+    assert str(file) in said.out
+    assert f"secateur reduce {file} --data digits" in said.out
+
+
+def test_options_override_the_recipe(secateur, tmp_path):
+    """What is said wins over the recipe, 0 switches an option off, and network arguments arrive."""
+    out = tmp_path / "net"
+
+    said = secateur(
+        "train", "lenet300-100", *FEW, "--out", out, "--arg", "features=64", "--arg", "activation=relu",
+        "--optimizer", "adam", "--clip", "0", "--batch-size", "256", "--epochs", "1",
+    )  # fmt: skip
+
+    assert said.code == 0, said.err
+    found = read_description(out / "model.safetensors")
+    settings = found.history[0]["settings"]
+    assert dict(found.origin.arguments) == {"features": 64, "activation": "relu"}
+    assert (settings["optimizer"], settings["lr"], settings["clip"]) == ("adam", 0.001, None)
+    assert (settings["batch_size"], settings["epochs"]) == (256, 1)
+
+
+def test_only_the_latest_state_is_kept(base, lines_of):
+    """After training, one state is on the disk, whatever the number of epochs."""
+    assert [file.name for file in (base / "states").iterdir()] == ["epoch-00004.safetensors"]
+    assert [entry["state"] for entry in lines_of(base) if "state" in entry] == [
+        f"epoch-{number:05d}" for number in (1, 2, 3, 4)
+    ]
+
+
+def test_a_finished_training_can_be_resumed_without_harm(secateur, base):
+    """Resuming what is finished trains nothing and leaves the same file."""
+    file = base / "model.safetensors"
+    before = file.read_bytes()
+
+    said = secateur("train", base, "--resume")
+
+    assert said.code == 0, said.err
+    assert file.read_bytes() == before
+    assert "epoch 4 of 4:" not in said.err
+
+
+def test_a_saved_network_is_trained_on(secateur, base, tmp_path):
+    """A file can be the start of a training, and its own figures say so."""
+    out = tmp_path / "on"
+
+    said = secateur("train", base / "model.safetensors", *FEW, "--out", out)
+
+    assert said.code == 0, said.err
+    assert (out / "model.safetensors").is_file()
+    assert read_description(out / "model.safetensors").origin.spec == "digits-net"
+
+
+def test_a_user_s_network_and_data_are_found_where_one_stands(secateur, tmp_path, monkeypatch):
+    """A module in the current folder gives network and data, and the trained file is read back by naming its data."""
+    (tmp_path / "own_parts.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "def net():\n"
+        "    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))\n"
+        "def splits():\n"
+        "    x = torch.randn(120, 6, generator=torch.Generator().manual_seed(0))\n"
+        "    y = (x[:, 0] > 0).long()\n"
+        "    return (x[:80], y[:80]), None, (x[80:], y[80:])\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    trained = secateur("train", "own_parts:net", "--data", "own_parts:splits", "--out", "net", "--epochs", 8)
+    file = "net/model.safetensors"
+
+    cut = secateur(
+        "reduce", file, "--data", "own_parts:splits", "--max-drop", 30, "--out", "cut", "--max-iterations", 2
+    )
+    shown = secateur("watch", file)
+
+    assert (trained.code, cut.code) == (0, 0), trained.err + cut.err
+    assert (tmp_path / "cut" / "report.html").is_file()
+    assert shown.code == 2
+    assert "--allow" in shown.err
+    assert secateur("watch", file, "--allow", "own_parts").code == 0
+
+
+def test_training_with_other_options_does_not_resume(refused, base):
+    """An option that differs from the run's own is refused and named; the run's own may be repeated."""
+    said = refused("train", base, "--resume", "--epochs", "9")
+
+    assert "--epochs" in said
+    assert "4" in said
+
+
+def test_the_same_command_with_resume_goes_on(secateur, base):
+    """The command that started a run, with --resume behind it, goes on with that run."""
+    said = secateur("train", "digits-net", "--data", "digits", "--out", base, "--epochs", 4, "--resume")
+
+    assert said.code == 0, said.err
+
+
+def test_run_toml_holds_what_resuming_needs(base):
+    """The run folder says how the network is built and which data, without the place of any file."""
+    text = (base / "run.toml").read_text(encoding="utf-8")
+
+    assert 'spec = "digits-net"' in text
+    assert 'data = "digits"' in text
+    assert json.dumps({}) in text
