@@ -215,6 +215,7 @@ def networks(draw: Any, *, across_channels: bool = False) -> Case:
     """Random convolutional networks with a dense head, in float64, every number random.
 
     Args:
+        draw: Given by Hypothesis.
         across_channels: Whether norms take statistics over channels, so that cutting truly changes what stays.
     """
     dims = draw(st.sampled_from([1, 2, 2, 3]))

@@ -61,7 +61,7 @@ def test_cutting_inputs_equals_not_reading_them(name):
 @pytest.mark.parametrize("name", ["pixels", "features", "channels"])
 def test_inputs_can_be_cut_twice(name):
     """A second cut counts among the features that the first has left."""
-    make, shape, width = CASES[name]
+    make, shape, _ = CASES[name]
     model, x = make(), torch.randn(shape, dtype=torch.float64)
     once = apply(model, cut_inputs(model, x, [0, 1, 3]))
     again = cut_inputs(once, x, [1, 2])

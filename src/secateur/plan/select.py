@@ -159,8 +159,8 @@ def _within(ranking: _Ranking, model: CostModel, budget: Budget) -> dict[str, In
     best = ranking.kept(high)
     if not budget.met(model.kept(best), before):
         raise BudgetError(
-            f"{budget} cannot be met: with one unit left in each of {len(ranking.groups)} groups the network has"
-            f" {model.kept(best)} (now {before}). Ask for less, or free more groups."
+            f"{budget} cannot be met: with {ranking.round_to} of the units left in each of {len(ranking.groups)} groups"
+            f" the network has {model.kept(best)} (now {before}); ask for less, or free more groups"
         )
     while low < high:
         middle = (low + high) // 2
