@@ -79,6 +79,7 @@ def stopped(folder: Path, count: int, how: str, run: subprocess.Popen) -> str:
     return last_sentence(err) if err.strip() else ""
 
 
+@pytest.mark.slow
 def test_a_stopped_reduction_ends_like_an_unbroken_one(base, tmp_path):
     """Ctrl-C says how to go on and gives 130, a full disk gives one sentence and 2; the end is the same to the bit."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -106,6 +107,7 @@ def test_a_stopped_reduction_ends_like_an_unbroken_one(base, tmp_path):
     assert (broken / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_stopped_training_ends_like_an_unbroken_one(tmp_path):
     """The same for training: after Ctrl-C, a kill and a full disk the weights are those of an unbroken run."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"

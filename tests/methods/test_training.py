@@ -30,9 +30,17 @@ def same(one, two) -> bool:
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums come in the same order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def whole(digits, tmp_path_factory):
-    torch.set_num_threads(1)
     return train(fresh(), digits, SETTINGS, out=tmp_path_factory.mktemp("runs") / "whole", seed=5)
 
 
