@@ -37,7 +37,6 @@ demo: $(RUN)
 	@rm -rf $(DEMO)
 	$(BIN)/secateur train digits-net --data digits --out $(DEMO)/base
 	$(BIN)/secateur reduce $(DEMO)/base/model.safetensors --data digits --max-drop 1 --out $(DEMO)/small
-	@echo "The smaller network and its report: $(DEMO)/small/model.safetensors, $(DEMO)/small/report.html"
 
 check: format lint types docs test
 
