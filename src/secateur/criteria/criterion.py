@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from secateur.criteria import weight as by_weight
@@ -66,20 +67,25 @@ def lift(kernel: Kernel, *, name: str | None = None) -> Criterion:
 
 def _both(view: View) -> Tensor:
     """Variant 3; a group without writers has only its readers, which count once."""
-    readers = by_weight.l1(view.read_rows())
-    return by_weight.l1(view.own_rows()) + readers if view.group.by_role("write") else readers
+    readers = _l1(view, view.read_parts())
+    return _l1(view, view.own_parts()) + readers if view.group.by_role("write") else readers
+
+
+def _l1(view: View, parts: list[Tensor]) -> Tensor:
+    """The sum over all weights is that over the weights of each part."""
+    return sum((by_weight.l1(part) for part in parts), torch.zeros(view.group.width, dtype=torch.float64))
 
 
 _ALL = (
     Criterion(
         name="l1",
-        function=lambda view: by_weight.l1(view.own_rows()),
+        function=lambda view: _l1(view, view.own_parts()),
         description="sum of a unit's own absolute weights (for the network's input: of those that read it)",
         source="Li et al. 2017, arXiv:1608.08710",
     ),
     Criterion(
         name="l1-readers",
-        function=lambda view: by_weight.l1(view.read_rows()),
+        function=lambda view: _l1(view, view.read_parts()),
         description="sum of the absolute weights that read the unit",
         source="the outgoing form of Li et al. 2017, arXiv:1608.08710",
     ),

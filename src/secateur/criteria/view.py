@@ -24,7 +24,7 @@ def rows(tensor: Tensor, member: Member, width: int) -> Tensor:
         width: Units in the group.
 
     Returns:
-        ``[width, fan]``, of the tensor's type: for each unit the entries at its positions.
+        ``[width, fan]``, of the tensor's type: for each unit the entries at its positions. It may share the tensor's memory.
 
     Raises:
         ModelError: The tensor is too small for the positions: it belongs to another model.
@@ -36,14 +36,19 @@ def rows(tensor: Tensor, member: Member, width: int) -> Tensor:
         tensor([[1, 5, 2, 6],
                 [3, 7, 4, 8]])
     """
-    index = torch.as_tensor(member.indices, dtype=torch.int64).reshape(-1).to(tensor.device)
+    positions = member.indices.reshape(-1)
     size = tensor.shape[member.axis] if member.axis < tensor.dim() else 0
-    if index.numel() and int(index.max()) >= size:
+    if len(positions) and int(positions.max()) >= size:
         raise ModelError(
-            f"{member.tensor} has {size} positions on axis {member.axis}, the channels name position {int(index.max())}:"
+            f"{member.tensor} has {size} positions on axis {member.axis}, the channels name position {positions.max()}:"
             " they were found in another model; watch this one"
         )
-    return tensor.movedim(member.axis, 0)[index].reshape(width, -1)
+    table = tensor.movedim(member.axis, 0)
+    if (
+        len(positions) != size or (positions[1:] < positions[:-1]).any()
+    ):  # else all positions in their order: no copy
+        table = table[torch.as_tensor(positions, device=tensor.device)]
+    return table.reshape(width, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +73,17 @@ class View:
         """Rows of the weights that read the units, float64 ``[width, fan]``; fan is 0 where nothing reads them."""
         return self._joined(("read",), source)
 
+    def read_parts(self) -> list[Tensor]:
+        """Rows of each weight that reads the units, ``[width, fan]``, in the weight's own number format."""
+        return self._parts(("read",), None)
+
+    def own_parts(self) -> list[Tensor]:
+        """Rows of each weight that writes the units, as `own_rows` has them, in the weight's own number format.
+
+        For criteria that are sums over weights: large ones need not be joined nor converted as a whole.
+        """
+        return self._parts(self._own(), None)
+
     def own_rows(self, source: Mapping[str, Tensor] | None = None) -> Tensor:
         """Rows of the weights that write the units, float64 ``[width, fan]``.
 
@@ -76,7 +92,7 @@ class View:
         Args:
             source: Take the rows from these tensors instead of the model's (gradients, curvature), by the same names.
         """
-        return self._joined(("write",) if self.group.by_role("write") else ("read",), source)
+        return self._joined(self._own(), source)
 
     def moments(self) -> Moments:
         """The activation's moments, or a `ModelError` that says why there are none."""
@@ -133,15 +149,27 @@ class View:
         return norms, carried
 
     def _joined(self, roles: tuple[Role, ...], source: Mapping[str, Tensor] | None) -> Tensor:
-        tensors = self.tensors if source is None else source
-        parts = [self._rows(member, tensors) for member in self.group.by_role(*roles)]
+        # copied, so that a criterion that works in place never works on the model's own weights
+        parts = [part.to("cpu", torch.float64, copy=True) for part in self._parts(roles, source)]
+        if len(parts) == 1:
+            return parts[0]
         return torch.cat(parts, dim=1) if parts else torch.zeros(self.group.width, 0, dtype=torch.float64)
 
+    def _own(self) -> tuple[Role, ...]:
+        return ("write",) if self.group.by_role("write") else ("read",)
+
+    def _parts(self, roles: tuple[Role, ...], source: Mapping[str, Tensor] | None) -> list[Tensor]:
+        tensors = self.tensors if source is None else source
+        return [self._part(member, tensors) for member in self.group.by_role(*roles)]
+
     def _rows(self, member: Member, tensors: Mapping[str, Tensor]) -> Tensor:
+        return self._part(member, tensors).to("cpu", torch.float64, copy=True)
+
+    def _part(self, member: Member, tensors: Mapping[str, Tensor]) -> Tensor:
         tensor = tensors.get(member.tensor)
         if tensor is None:
             raise ModelError(
                 f"group {self.group.name!r} names {member.tensor}, which is not there or was not observed;"
                 " watch and observe the model that is scored"
             )
-        return rows(tensor.detach(), member, self.group.width).to("cpu", torch.float64)
+        return rows(tensor.detach(), member, self.group.width)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_AT_ONCE = 1 << 16
+"""Numbers that are converted to float64 at once: so few stay in the processor's cache."""
+
 
 def l1(weight: Tensor) -> Tensor:
     r"""Sum of absolute weights.
@@ -26,7 +29,12 @@ def l1(weight: Tensor) -> Tensor:
     Source:
         Li et al. 2017, Pruning Filters for Efficient ConvNets, arXiv:1608.08710.
     """
-    return weight.abs().sum(1, dtype=torch.float64)
+    if not weight.numel():
+        return torch.zeros(weight.shape[0], dtype=torch.float64)
+    some = max(_AT_ONCE // weight.shape[1], 1)
+    starts = range(0, weight.shape[0], some)
+    parts = [torch.linalg.vector_norm(weight[start : start + some].double(), 1, dim=1) for start in starts]
+    return torch.cat(parts).cpu()
 
 
 def l2(weight: Tensor) -> Tensor:
