@@ -32,9 +32,8 @@ def l1(weight: Tensor) -> Tensor:
     if not weight.numel():
         return torch.zeros(weight.shape[0], dtype=torch.float64)
     some = max(_AT_ONCE // weight.shape[1], 1)
-    starts = range(0, weight.shape[0], some)
-    parts = [torch.linalg.vector_norm(weight[start : start + some].double(), 1, dim=1) for start in starts]
-    return torch.cat(parts).cpu()
+    pieces = (weight[start : start + some] for start in range(0, weight.shape[0], some))
+    return torch.cat([piece.to(torch.float64, copy=True).abs_().sum(1) for piece in pieces]).cpu()
 
 
 def l2(weight: Tensor) -> Tensor:

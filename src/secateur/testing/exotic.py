@@ -151,6 +151,27 @@ EXOTIC: dict[str, Construct] = {
     ),
     "softmax over channels": Construct(_between(lambda y: y.softmax(1)), _IMAGE, {"second": 6}),
     "written into zeros": Construct(_with(_in_place, after=_conv(12, 8)), _IMAGE, {"after": 8}),
+    "flattened to a literal size": Construct(
+        lambda: Wired(
+            lambda m, x: m.head(m.hidden(m.stem(x).relu().view(-1, 8 * 64)).relu()),
+            stem=_conv(3, 8), hidden=nn.Linear(8 * 64, 6), head=_head(6),
+        ),
+        _IMAGE, {"hidden": 6},
+    ),
+    "heads of literal sizes": Construct(
+        lambda: Wired(
+            lambda m, x: m.head(m.embed(x).view(2, -1, 2, 4).transpose(1, 2).reshape(2, 2, -1).relu()),
+            embed=nn.Linear(6, 8), head=_head(20),
+        ),
+        _TOKENS, {},
+    ),
+    "flattened to an inferred size": Construct(
+        lambda: Wired(
+            lambda m, x: m.head(m.hidden((y := m.stem(x).relu()).view(y.shape[0], -1)).relu()),
+            stem=_conv(3, 8), hidden=nn.Linear(8 * 64, 6), head=_head(6),
+        ),
+        _IMAGE, {"stem": 8, "hidden": 6},
+    ),
     "GRU": Construct(lambda: _recurrent(nn.GRU, 1), _TOKENS, {"embed": 8}, counted=False),
     "LSTM": Construct(lambda: _recurrent(nn.LSTM, 1), _TOKENS, {"embed": 8}, counted=False),
     "LSTM of two layers": Construct(lambda: _recurrent(nn.LSTM, 2), _TOKENS, {"embed": 8}, counted=False),

@@ -86,7 +86,8 @@ class _KeptNorm(nn.Module):
         grid = torch.meshgrid(*index, indexing="ij")
         part = x[grid]
         if isinstance(norm, nn.GroupNorm):
-            part = nn.functional.group_norm(part, norm.num_groups, weight, bias, norm.eps)
+            groups = len(weight) if norm.num_groups == norm.num_channels else norm.num_groups
+            part = nn.functional.group_norm(part, groups, weight, bias, norm.eps)
         elif isinstance(norm, nn.LayerNorm):
             part = nn.functional.layer_norm(part, weight.shape, weight, bias, norm.eps)
         else:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from secateur.channels.rules import conv, elementwise, linear, norm, reduce, shape
+from secateur.channels.rules import conv, elementwise, index, linear, norm, reduce, shape
 from secateur.channels.rules.elementwise import tensors_of
 from secateur.channels.ties import Call, Ties
 
@@ -29,7 +29,7 @@ def _merge(*tables: dict[Any, Rule]) -> dict[Any, Rule]:
 
 
 RULES: dict[Any, Rule] = _merge(
-    conv.RULES, elementwise.RULES, linear.RULES, norm.RULES, reduce.RULES, shape.RULES
+    conv.RULES, elementwise.RULES, index.RULES, linear.RULES, norm.RULES, reduce.RULES, shape.RULES
 )
 
 

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from secateur.channels.rules.elementwise import tensors_of
 from secateur.channels.ties import FIXED, Axes, Call, Labels, Ties, vector
 
-_CODE = "is divided at positions that the network's code fixes"
+CODE = "is divided at positions that the network's code fixes"
 
 
 # --- views ------------------------------------------------------------------------------------------------------
@@ -60,13 +59,22 @@ def _spread(ties: Ties, table: Labels) -> list[Labels | None]:
     return [rows[0] if axis == carrier else None for axis in range(table.ndim)]
 
 
-def reshape(ties: Ties, axes: Axes, old: Sequence[int], new: Sequence[int]) -> list[Labels | None]:
-    """The labels after a view of shape ``old`` as shape ``new``."""
+def reshape(
+    ties: Ties, axes: Axes, old: Sequence[int], new: Sequence[int], *, inferred: int | None = None
+) -> list[Labels | None]:
+    """The labels after a view of shape ``old`` as shape ``new``.
+
+    ``inferred`` is the axis that the code gives as -1. Where channels are merged or divided elsewhere, the sizes there are
+    literal, and a narrower tensor would silently be taken for one with fewer examples: they stay whole.
+    """
     result: list[Labels | None] = [None] * len(new)
     for before, after in _segments(old, new):
         if len(before) == 1 and len(after) == 1:
             result[after[0]] = axes[before[0]]
             continue
+        if inferred is not None and inferred not in after:
+            for axis in before:
+                ties.fix(axes[axis], "is viewed with a size that the network's code fixes")
         present = [axis for axis in before if axes[axis] is not None]
         wide = [axis for axis in present if old[axis] > 1] or present[:1]
         if len(wide) > 1:
@@ -94,7 +102,11 @@ def view(ties: Ties, call: Call) -> None:
     if x.numel() == 0:
         ties.set(out, (None,) * out.dim())
         return
-    ties.set(out, reshape(ties, ties.axes(x), x.shape, out.shape), parameter=ties.parameter(x))
+    given = [int(size) for size in call.args[1]]
+    inferred = given.index(-1) if -1 in given else None
+    ties.set(
+        out, reshape(ties, ties.axes(x), x.shape, out.shape, inferred=inferred), parameter=ties.parameter(x)
+    )
 
 
 def _flattens_input(ties: Ties, x: torch.Tensor, out: torch.Tensor) -> bool:
@@ -188,7 +200,7 @@ def roll(ties: Ties, call: Call) -> None:
     dims = {int(dim) % x.dim() for dim in given} or set(range(x.dim()))
     axes = list(ties.axes(x))
     for dim in dims:
-        ties.fix(axes[dim], _CODE)
+        ties.fix(axes[dim], CODE)
     ties.set(call.out, axes)
 
 
@@ -245,7 +257,7 @@ def split(ties: Ties, call: Call) -> None:
         ties.set(call.out[0], axes)
         return
     if labels is not None and not equal:
-        ties.fix(labels, _CODE)
+        ties.fix(labels, CODE)
     start = 0
     for part, size in zip(call.out, sizes, strict=True):
         piece = None if labels is None else labels[start : start + size]
@@ -273,59 +285,9 @@ def unbind(ties: Ties, call: Call) -> None:
     x = call.tensor(0)
     dim = int(call.arg(1, "dim", 0)) % x.dim()
     axes = list(ties.axes(x))
-    ties.fix(axes.pop(dim), _CODE)
+    ties.fix(axes.pop(dim), CODE)
     for part in call.out:
         ties.set(part, axes)
-
-
-# --- indexing -----------------------------------------------------------------------------------------------------
-
-
-def slice_(ties: Ties, call: Call) -> None:
-    """A stretch of an axis. All of it is the axis itself; less is a position that the code fixes."""
-    x, out = call.tensor(0), call.result
-    dim = int(call.arg(1, "dim", 0)) % x.dim()
-    axes = list(ties.axes(x))
-    whole = out.shape[dim] == x.shape[dim]
-    if not whole:
-        ties.fix(axes[dim], _CODE)
-        axes[dim] = None
-    ties.set(out, axes, parameter=ties.parameter(x) if whole else None)
-
-
-def select(ties: Ties, call: Call) -> None:
-    """One position of an axis."""
-    x = call.tensor(0)
-    axes = list(ties.axes(x))
-    ties.fix(axes.pop(int(call.args[1]) % x.dim()), _CODE)
-    ties.set(call.out, axes)
-
-
-def index(ties: Ties, call: Call) -> None:
-    """Axes are indexed by tensors of positions: those axes and the positions stay as they are."""
-    x, indices = call.tensor(0), list(call.args[1])
-    axes = list(ties.axes(x))
-    used = [dim for dim, entry in enumerate(indices) if entry is not None]
-    for entry in tensors_of(indices):
-        for labels in ties.axes(entry):
-            ties.fix(labels, "chooses positions of another tensor")
-    for dim in used:
-        ties.fix(axes[dim], "is indexed by positions that are data")
-    kept: list[Labels | None] = [labels for dim, labels in enumerate(axes) if dim not in used]
-    adjacent = used == list(range(used[0], used[0] + len(used)))
-    place = used[0] if adjacent else 0
-    result = kept[:place] + [None] * (call.out.dim() - len(kept)) + kept[place:]
-    ties.set(call.out, result)
-
-
-def index_select(ties: Ties, call: Call) -> None:
-    """One axis is indexed by a vector of positions: it stays as it is."""
-    x = call.tensor(0)
-    axes = list(ties.axes(x))
-    dim = int(call.args[1]) % x.dim()
-    ties.fix(axes[dim], "is indexed by positions that are data")
-    axes[dim] = None
-    ties.set(call.out, axes)
 
 
 def pad(ties: Ties, call: Call) -> None:
@@ -339,7 +301,7 @@ def pad(ties: Ties, call: Call) -> None:
         if labels is None or (before == 0 and after == 0):
             continue
         if before < 0 or after < 0:
-            ties.fix(labels, _CODE)
+            ties.fix(labels, CODE)
             axes[dim] = None
         else:
             axes[dim] = np.pad(labels, (before, after), constant_values=FIXED)
@@ -388,9 +350,5 @@ RULES = {
     aten.unsafe_split: split,
     aten.unbind: unbind,
     aten.glu: glu,
-    aten.slice: slice_,
-    aten.select: select,
-    aten.index: index,
-    aten.index_select: index_select,
     aten.constant_pad_nd: pad,
 }

@@ -1,0 +1,65 @@
+"""Operators that pick positions of an axis: what they pick from stays whole, unless they pick all of it."""
+
+from __future__ import annotations
+
+import torch
+
+from secateur.channels.rules.elementwise import tensors_of
+from secateur.channels.rules.shape import CODE
+from secateur.channels.ties import Call, Labels, Ties
+
+
+def slice_(ties: Ties, call: Call) -> None:
+    """A stretch of an axis. All of it is the axis itself; less is a position that the code fixes."""
+    x, out = call.tensor(0), call.result
+    dim = int(call.arg(1, "dim", 0)) % x.dim()
+    axes = list(ties.axes(x))
+    whole = out.shape[dim] == x.shape[dim]
+    if not whole:
+        ties.fix(axes[dim], CODE)
+        axes[dim] = None
+    ties.set(out, axes, parameter=ties.parameter(x) if whole else None)
+
+
+def select(ties: Ties, call: Call) -> None:
+    """One position of an axis."""
+    x = call.tensor(0)
+    axes = list(ties.axes(x))
+    ties.fix(axes.pop(int(call.args[1]) % x.dim()), CODE)
+    ties.set(call.out, axes)
+
+
+def index(ties: Ties, call: Call) -> None:
+    """Axes are indexed by tensors of positions: those axes and the positions stay as they are."""
+    x, indices = call.tensor(0), list(call.args[1])
+    axes = list(ties.axes(x))
+    used = [dim for dim, entry in enumerate(indices) if entry is not None]
+    for entry in tensors_of(indices):
+        for labels in ties.axes(entry):
+            ties.fix(labels, "chooses positions of another tensor")
+    for dim in used:
+        ties.fix(axes[dim], "is indexed by positions that are data")
+    kept: list[Labels | None] = [labels for dim, labels in enumerate(axes) if dim not in used]
+    adjacent = used == list(range(used[0], used[0] + len(used)))
+    place = used[0] if adjacent else 0
+    result = kept[:place] + [None] * (call.out.dim() - len(kept)) + kept[place:]
+    ties.set(call.out, result)
+
+
+def index_select(ties: Ties, call: Call) -> None:
+    """One axis is indexed by a vector of positions: it stays as it is."""
+    x = call.tensor(0)
+    axes = list(ties.axes(x))
+    dim = int(call.args[1]) % x.dim()
+    ties.fix(axes[dim], "is indexed by positions that are data")
+    axes[dim] = None
+    ties.set(call.out, axes)
+
+
+aten = torch.ops.aten
+RULES = {
+    aten.slice: slice_,
+    aten.select: select,
+    aten.index: index,
+    aten.index_select: index_select,
+}
