@@ -36,7 +36,9 @@ def tensors(model: nn.Module) -> list[torch.Tensor]:
     return [tensor.clone() for tensor in model.state_dict().values()]
 
 
-def test_it_gives_a_smaller_network_of_the_same_class_and_leaves_the_given_one(digits: Splits, net: nn.Module) -> None:
+def test_it_gives_a_smaller_network_of_the_same_class_and_leaves_the_given_one(
+    digits: Splits, net: nn.Module
+) -> None:
     """The result is smaller and of the same class; the given network, its mode and its weights are as they were."""
     net.train()
     before = tensors(net)
@@ -47,7 +49,9 @@ def test_it_gives_a_smaller_network_of_the_same_class_and_leaves_the_given_one(d
     assert result.cost_after.parameters < result.cost_before.parameters == 40_618
     assert all(torch.equal(a, b) for a, b in zip(before, tensors(net), strict=True))
     assert net.training
-    assert sum(layer.width_after for layer in result.layers) < sum(layer.width_before for layer in result.layers)
+    assert sum(layer.width_after for layer in result.layers) < sum(
+        layer.width_before for layer in result.layers
+    )
     assert result.notes == ()
 
 
@@ -101,7 +105,9 @@ def test_the_unreduced_network_is_in_the_folder(digits: Splits, net: nn.Module, 
     assert all(torch.equal(a, b) for a, b in zip(tensors(net), tensors(again), strict=True))
 
 
-def test_a_result_can_be_saved_loaded_and_reduced_further(digits: Splits, net: nn.Module, tmp_path: Path) -> None:
+def test_a_result_can_be_saved_loaded_and_reduced_further(
+    digits: Splits, net: nn.Module, tmp_path: Path
+) -> None:
     """A reduced network is a network: save, load, reduce again."""
     first = secateur.reduce(net, digits, settings=SETTINGS)
     secateur.save(first.model, tmp_path / "small.safetensors")
@@ -125,6 +131,9 @@ def test_pixels_can_go(digits: Splits) -> None:
     assert len(accepted) == 2
     assert result.model[1].in_features == accepted[-1].width_after < accepted[0].width_after < 64
     assert result.model(digits.test.inputs[:3]).shape == (3, 10)
+    widths = {layer.name: (layer.width_before, layer.width_after) for layer in result.layers}
+    assert widths["input"] == (64, accepted[-1].width_after)
+    assert result.notes == ()
 
 
 def test_nothing_removed_is_said(digits: Splits, net: nn.Module) -> None:

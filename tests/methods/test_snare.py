@@ -41,7 +41,7 @@ def run(search: Search) -> list:
 
 
 def test_the_potential_is_the_formula() -> None:
-    """s = n/N + beta p/P + gamma f/F, by hand on a dense network."""
+    """The score is n/N + beta p/P + gamma f/F, by hand on a dense network."""
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     channels = watch(model, torch.zeros(1, 6))
 
@@ -70,7 +70,9 @@ def test_an_impossible_bound_halves_every_layer_until_it_closes(digits: Splits, 
 
 def test_the_layer_with_the_greatest_potential_times_size_is_taken(digits: Splits, net: nn.Module) -> None:
     """argmax, as the potential means it, not argmin as the source's pseudocode prints."""
-    search = Search(net, digits, ReduceSettings.as_printed(50.0, retrain=QUICK, criterion="l1", max_iterations=1))
+    search = Search(
+        net, digits, ReduceSettings.as_printed(50.0, retrain=QUICK, criterion="l1", max_iterations=1)
+    )
     ranked = potentials(search.channels, search.channels.groups, beta=1.0, gamma=1.0)
     greatest = max(ranked.values(), key=lambda entry: entry.score).group.name
 
@@ -97,7 +99,9 @@ def test_a_wide_bound_reduces_and_the_step_says_what_the_network_has(digits: Spl
 def test_every_accepted_step_is_within_the_bound(digits: Splits, net: nn.Module) -> None:
     """With a confidence the upper limit of the drop is within the bound, without it the measured drop is."""
     for confidence in (0.95, 0.0):
-        settings = ReduceSettings(max_drop=6.0, confidence=confidence, retrain=QUICK, max_iterations=5, rounds=1)
+        settings = ReduceSettings(
+            max_drop=6.0, confidence=confidence, retrain=QUICK, max_iterations=5, rounds=1
+        )
         for step in run(Search(net, digits, settings)):
             held = step.upper if confidence else step.drop
             assert step.accepted == (held <= 6.0 + 1e-9)
@@ -106,7 +110,9 @@ def test_every_accepted_step_is_within_the_bound(digits: Splits, net: nn.Module)
 def test_the_training_never_sees_the_validation_or_test_split(digits: Splits, net: nn.Module) -> None:
     """A validation split that says the opposite changes decisions, not what a candidate learns from."""
     upside_down = Split(digits.validation.inputs, (digits.validation.targets + 1) % 10)
-    absurd = Splits(digits.name, digits.train, digits.validation, upside_down, digits.classes, dict(digits.notes))
+    absurd = Splits(
+        digits.name, digits.train, digits.validation, upside_down, digits.classes, dict(digits.notes)
+    )
     settings = ReduceSettings(max_drop=20.0, retrain=QUICK, max_iterations=2, rounds=1)
 
     one, two = Search(net, digits, settings), Search(net, absurd, settings)
@@ -122,7 +128,7 @@ def test_layers_and_kinds_choose(digits: Splits, net: nn.Module) -> None:
     settings = ReduceSettings(max_drop=30.0, retrain=QUICK, max_iterations=3, rounds=1, kinds=("Linear",))
     assert {step.group for step in run(Search(net, digits, settings))} == {"dense1"}
 
-    with pytest.raises(NothingToCutError, match="no group matches.*conv1 \\(Conv2d\\)"):
+    with pytest.raises(NothingToCutError, match=r"no group matches.*conv1 \(Conv2d\)"):
         Search(net, digits, ReduceSettings(max_drop=1.0, layers=("nothing*",)))
 
 

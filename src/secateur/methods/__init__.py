@@ -4,6 +4,7 @@ from secateur.methods.reduce import KIND, MODEL_FILE, reduce, unreduced_in
 from secateur.methods.result import Layer, ReduceResult, Step
 from secateur.methods.settings import ReduceSettings
 from secateur.methods.snare import Listener, Search, SearchState, Silent
+from secateur.methods.training import TrainResult, started_in, train
 
 __all__ = [
     "KIND",
@@ -16,6 +17,9 @@ __all__ = [
     "SearchState",
     "Silent",
     "Step",
+    "TrainResult",
     "reduce",
+    "started_in",
+    "train",
     "unreduced_in",
 ]

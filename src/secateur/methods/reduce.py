@@ -12,12 +12,15 @@ import numpy as np
 from torch import nn
 
 from secateur._model import check_finite, named_tensors
-from secateur.channels import Channels
+from secateur.channels import Channels, watch
+from secateur.channels.inputs import kept_inputs
 from secateur.cost import CostModel
+from secateur.criteria import criterion_named
 from secateur.data import Splits
 from secateur.data import load as load_data
 from secateur.errors import DataError, RunError, SettingsError
 from secateur.evaluate import evaluate, paired_drop
+from secateur.methods.potential import check_choice
 from secateur.methods.result import Layer, ReduceResult, Step
 from secateur.methods.settings import ReduceSettings
 from secateur.methods.snare import Listener, Search, SearchState
@@ -98,6 +101,7 @@ def reduce(
                 )
             return _Reduction(model, splits, stored, listener, folder).run()
     chosen = _required(chosen)
+    _check_cuttable(model, splits, chosen)
     document = {"reduce": chosen.model_dump(mode="json", exclude_none=True), "about": dict(about or {})}
     with RunFolder.create(out, document, kind=KIND) as folder:
         return _Reduction(model, splits, chosen, listener, folder).run()
@@ -148,6 +152,13 @@ def _check_outputs(model: nn.Module, data: Splits) -> None:
         raise DataError(
             f"the network tells {classes} classes apart, {data.name} has {len(data.classes)}; reduce it on its own data"
         )
+
+
+def _check_cuttable(model: nn.Module, data: Splits, settings: ReduceSettings) -> None:
+    """Refuse an unknown criterion, and a network of which nothing may go, before there is a folder."""
+    criterion_named(settings.criterion)
+    channels = watch(model, data.train.inputs[:1], inputs=settings.inputs)
+    check_choice(channels, layers=settings.layers, kinds=settings.kinds)
 
 
 class _Reduction:
@@ -293,12 +304,25 @@ def layers_of(
 
 def kept_units(channels: Channels, before: nn.Module, after: nn.Module) -> dict[str, Any]:
     """Which units of ``before`` are left in ``after``, by group."""
-    given = {entry["group"]: entry["kept"] for entry in getattr(before, CHANGES, [])}
-    result: dict[str, Any] = {}
+    given = {(entry["tensor"], entry["axis"]): entry["kept"] for entry in getattr(before, CHANGES, [])}
+    left: dict[tuple[str, int], Any] = {}
     for entry in getattr(after, CHANGES, []):
-        name = entry["group"]
-        if any(group.name == name for group in channels.groups):
-            first = given.get(name, list(range(entry["width"])))
-            place = {unit: index for index, unit in enumerate(first)}
-            result[name] = np.array([place[unit] for unit in entry["kept"]], dtype=np.int64)
+        key = (entry["tensor"], entry["axis"])
+        place = {position: index for index, position in enumerate(given.get(key, range(entry["size"])))}
+        left[key] = np.array([place[position] for position in entry["kept"]], dtype=np.int64)
+    result: dict[str, Any] = {}
+    inputs_before, inputs_after = kept_inputs(before), kept_inputs(after)
+    for group in channels.groups:
+        if group.by_role("input") and inputs_after is not None:
+            first = range(inputs_after.size) if inputs_before is None else inputs_before.indices
+            place = {position: index for index, position in enumerate(first)}
+            stay = np.isin(
+                group.by_role("input")[0].indices, [place[position] for position in inputs_after.indices]
+            )
+            result[group.name] = np.flatnonzero(stay.all(axis=1))
+            continue
+        known = [member for member in group.members if (member.tensor, member.axis) in left]
+        if known:
+            stay = np.isin(known[0].indices, left[known[0].tensor, known[0].axis])
+            result[group.name] = np.flatnonzero(stay.all(axis=1))
     return result
