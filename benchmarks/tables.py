@@ -106,8 +106,14 @@ def models(rows: Sequence[Row]) -> Table:
         "status": "status",
         "removable_share": "share of parameters that can go",
         "watch_s": "watch, s",
+        "score_s": "score, s",
         "plan_s": "plan, s",
         "apply_s": "apply, s",
+        "build_s": "find groups, s",
+        "prune_s": "score and cut, s",
+        "seconds": "in all, s",
+        "ratio": "share of the other's time",
+        "turns": "median of",
         "law_error": "largest error against the law",
         "reason": "note",
     }
@@ -145,7 +151,7 @@ def plain(rows: Sequence[Row]) -> Table:
 
 UNITS = {"mb": ", MB", "s": ", s", "ms": ", ms"}
 UNIT = re.compile(r"_(mb|s|ms)$")
-KINDS = {"error_after": reductions, "status": models, "arm": timings}
+KINDS = {"error_after": reductions, "status": models, "turns": models, "arm": timings}
 """What a file's rows are about, by a key that all of them carry; the first that fits is taken."""
 GATHERED = {reductions, timings}
 """The tables whose lines gather several runs."""

@@ -125,6 +125,10 @@ def test_bounds_are_counted(tables):
             {"model": "resnet", "status": "cut", "watch_s": 0.1, "reason": None},
             ["model", "status", "watch, s"],
         ),
+        (
+            {"model": "resnet", "arm": "ours", "turns": 5, "ratio": 0.5},
+            ["model", "with", "share of the other's time", "median of"],
+        ),
         ({"arm": "fast", "seed": 0, "seconds": 1.5}, ["arm", "runs", "seconds"]),
     ],
 )
