@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
+from secateur.channels import INPUT
 from secateur.errors import PlanError
 from secateur.plan import Plan
 
-_Norm = nn.LayerNorm | nn.RMSNorm | nn.GroupNorm
+_NORM_FUNCTIONS = (F.layer_norm, F.group_norm, F.rms_norm)
 _BATCH_NORMS = (nn.modules.batchnorm._NormBase,)  # pyright: ignore[reportPrivateUsage] - every batch and instance norm
 _NORMS = (*_BATCH_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -63,38 +68,57 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-class _KeptNorm(nn.Module):
-    """A layer, group or RMS norm that takes its statistics over the kept channels only; the others come out as zero."""
+class _KeptNorms(TorchFunctionMode):
+    """Inside, layer, group and RMS norms of some weights take their statistics over kept positions; others become zero."""
 
-    def __init__(self, norm: _Norm, kept: dict[int, NDArray[np.bool_]]) -> None:
+    def __init__(self, kept: Mapping[Tensor, dict[int, Tensor]]) -> None:
         super().__init__()
-        self.norm, self.kept = (
-            norm,
-            {axis: torch.as_tensor(alive.nonzero()[0]) for axis, alive in kept.items()},
-        )
+        self.kept = kept
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x`` where it is kept."""
-        norm = self.norm
-        weight, bias = norm.weight, getattr(norm, "bias", None)
-        first = 1 if isinstance(norm, nn.GroupNorm) else x.dim() - weight.dim()
-        index = [torch.arange(size) for size in x.shape]
-        for axis, positions in self.kept.items():
-            weight = weight.index_select(axis, positions)
-            bias = None if bias is None else bias.index_select(axis, positions)
-            index[first + axis] = positions
-        grid = torch.meshgrid(*index, indexing="ij")
-        part = x[grid]
-        if isinstance(norm, nn.GroupNorm):
-            groups = len(weight) if norm.num_groups == norm.num_channels else norm.num_groups
-            part = nn.functional.group_norm(part, groups, weight, bias, norm.eps)
-        elif isinstance(norm, nn.LayerNorm):
-            part = nn.functional.layer_norm(part, weight.shape, weight, bias, norm.eps)
-        else:
-            part = nn.functional.rms_norm(part, weight.shape, weight, norm.eps)
-        result = torch.zeros_like(x)
-        result[grid] = part
-        return result
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in _NORM_FUNCTIONS:
+            return func(*args, **kwargs)
+        given = inspect.signature(func).bind(*args, **kwargs).arguments
+        weight = given.get("weight")
+        if weight is None or weight not in self.kept:
+            return func(*args, **kwargs)
+        return _over_kept(func, given, self.kept[weight])
+
+
+def _over_kept(norm: Any, given: dict[str, Any], kept: Mapping[int, Tensor]) -> Tensor:
+    """A call of a norm on the kept positions of some axes of its weight."""
+    x, weight = given["input"], given["weight"]
+    first = 1 if norm is F.group_norm else x.dim() - weight.dim()
+    index = [torch.arange(size) for size in x.shape]
+    smaller = dict(given)
+    for axis, positions in kept.items():
+        index[first + axis] = positions
+        for name in ("weight", "bias"):
+            if smaller.get(name) is not None:
+                smaller[name] = smaller[name].index_select(axis, positions)
+    grid = torch.meshgrid(*index, indexing="ij")
+    smaller["input"] = x[grid]
+    if norm is not F.group_norm:
+        smaller["normalized_shape"] = smaller["weight"].shape
+    elif given["num_groups"] == len(weight):
+        smaller["num_groups"] = len(smaller["weight"])
+    result = torch.zeros_like(x)
+    result[grid] = norm(**smaller)
+    return result
+
+
+class _Unread(nn.Module):
+    """A network whose norms see the kept channels only."""
+
+    def __init__(self, model: nn.Module, kept: Mapping[Tensor, dict[int, Tensor]]) -> None:
+        super().__init__()
+        self.model, self.kept = model, kept
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the network."""
+        with _KeptNorms(self.kept):
+            return self.model(*args, **kwargs)
 
 
 @torch.no_grad()
@@ -124,7 +148,7 @@ def unread(model: nn.Module, plan: Plan) -> nn.Module:
         4
     """
     result = copy.deepcopy(model)
-    norms: dict[str, dict[int, NDArray[np.bool_]]] = defaultdict(dict)
+    norms: dict[Tensor, dict[int, NDArray[np.bool_]]] = defaultdict(dict)
     tensors: dict[str, Tensor] = dict(result.named_parameters()) | dict(result.named_buffers())
     for group, change in zip(plan.groups, plan.changes, strict=True):
         if change.mixes or len(change.kept) != len(change.take):
@@ -132,18 +156,21 @@ def unread(model: nn.Module, plan: Plan) -> nn.Module:
                 f"the plan merges, compensates or widens {group.name!r}; leave out what removed units gave instead"
             )
         for member in group.members:
-            gone = member.indices[change.removed].ravel()
+            if member.tensor == INPUT:
+                continue
+            gone, tensor = member.indices[change.removed].ravel(), tensors[member.tensor]
             derived = (
                 member.role == "carry" and member.axis > 0
             )  # a reader whose weight is computed from this one
             if member.role == "read" or derived:
-                tensors[member.tensor].index_fill_(member.axis, torch.as_tensor(gone), 0)
-            owner = member.tensor.rpartition(".")[0]
-            if not group.exact and isinstance(result.get_submodule(owner), _Norm):
-                size = tensors[member.tensor].shape[member.axis]
-                norms[owner].setdefault(member.axis, np.ones(size, dtype=bool))[gone] = False
-    for name, kept in norms.items():
-        norm = result.get_submodule(name)
-        if isinstance(norm, _Norm):
-            result.set_submodule(name, _KeptNorm(norm, kept))
-    return result
+                tensor.index_fill_(member.axis, torch.as_tensor(gone), 0)
+            if member.role == "carry" and not group.exact:
+                size = tensor.shape[member.axis]
+                norms[tensor].setdefault(member.axis, np.ones(size, dtype=bool))[gone] = False
+    if not norms:
+        return result
+    kept = {
+        tensor: {axis: torch.as_tensor(np.flatnonzero(alive)) for axis, alive in axes.items()}
+        for tensor, axes in norms.items()
+    }
+    return _Unread(result, kept)

@@ -6,15 +6,15 @@ import torch
 
 from secateur.channels.ties import Call, Ties
 
-_ACTIVATIONS = "is summed over in a product of two activations"
+_ACTIVATIONS = "takes part in a product of two activations, around which code divides axes at its own sizes"
+"""Attention: head widths stand in the network's code as numbers, so what is multiplied there stays whole."""
 
 
 def _contract(ties: Ties, a: torch.Tensor, axis_a: int, b: torch.Tensor, axis_b: int) -> None:
     """Tie the axis over which two matrices are multiplied."""
     labels_a, labels_b = ties.axes(a)[axis_a], ties.axes(b)[axis_b]
     if ties.parameter(a) is None and ties.parameter(b) is None:
-        ties.fix(labels_a, _ACTIVATIONS)
-        ties.fix(labels_b, _ACTIVATIONS)
+        _fix_all(ties, a, b)
         return
     ties.tie(labels_a, labels_b, "reads an axis of the input")
     weight, column = (b, axis_b) if ties.parameter(b) is not None else (a, axis_a)
