@@ -21,11 +21,10 @@ import torch
 from torch import nn
 
 import secateur
-from secateur.testing import check_cut, randomise
+from secateur.testing import check_cut, cost_of, randomise
 
 NETWORKS = ("resnet50", "densenet121")
 EXAMPLE = (1, 3, 224, 224)
-GOAL = 0.5
 
 
 def build(name: str) -> nn.Module:
@@ -109,7 +108,9 @@ def compare(name: str, turns: int) -> list[dict[str, Any]]:
         }
         for arm in arms
     ]
-    rows[0]["law_error"] = check_cut(model, torch.randn(EXAMPLE), runs["secateur"][-1]["plan"])
+    last = runs["secateur"][-1]
+    rows[0]["law_error"] = check_cut(model, torch.randn(EXAMPLE), last["plan"], forecast=False)
+    rows[0]["forecast_equal"] = cost_of(last["model"], x) == last["plan"].after
     rows[0]["ratio"] = round(rows[0]["seconds"] / rows[1]["seconds"], 3)
     engine = rows[0]["seconds"] - rows[0]["score_s"]
     rows[0]["ratio_without_scoring"] = round(engine / rows[1]["seconds"], 3)
