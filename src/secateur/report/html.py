@@ -1,0 +1,179 @@
+"""The report as one self-contained page.
+
+The page carries its style, its script and its data in itself and asks for nothing over a network: its own content
+policy forbids that, and forbids every script but the one whose digest it names. Everything that comes from a report is
+escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from secateur.errors import FileFormatError, StoreError
+from secateur.report import charts, text
+from secateur.report.document import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jinja2 import Environment
+
+PAGE: Final = "report.html"
+DOCUMENT: Final = "report.json"
+_CLASSES_SHOWN: Final = 20
+"""Classes in the first table; the others open on demand."""
+_FILTERS: Final = (
+    text.integer,
+    text.short,
+    text.size,
+    text.percent,
+    text.points,
+    text.interval,
+    text.duration,
+    text.share,
+    text.setting,
+)
+"""What the templates write numbers with."""
+
+
+def render(report: Report) -> str:
+    """The page of a report; the same report gives the same page.
+
+    Args:
+        report: What to show.
+
+    Returns:
+        A whole HTML document that needs no other file.
+    """
+    style, script = _resource("report.css"), _resource("report.js")
+    context: dict[str, Any] = {
+        "report": report,
+        "style": style,
+        "script": script,
+        "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "verdict": text.verdict(report),
+        "panels": charts.panels(report),
+        "iteration_ticks": charts.iteration_ticks(report),
+        "classes": charts.classes(report),
+        "classes_shown": _CLASSES_SHOWN,
+        "fixed": charts.fixed_by_reason(report.fixed),
+        "widest": max((layer.width_before for layer in report.layers), default=0),
+        "steps": [_details(report, index) for index in range(len(report.iterations))],
+    }
+    return _environment().get_template("report.html.jinja").render(context)
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Write ``report.html`` and ``report.json`` into a folder, each whole or not at all.
+
+    Args:
+        report: What to write.
+        folder: Where; it is made where it is missing.
+
+    Returns:
+        The two files.
+
+    Raises:
+        StoreError: A file could not be written; what was there before is untouched.
+    """
+    contents = {PAGE: render(report), DOCUMENT: report.to_json()}
+    return [_replace(folder / name, content) for name, content in contents.items()]
+
+
+def read(path: Path) -> Report:
+    """Read a report from its ``report.json``, or from the folder that holds it.
+
+    Raises:
+        StoreError: The file cannot be read.
+        FileFormatError: It is not a report of this version.
+    """
+    file = path / DOCUMENT if path.is_dir() else path
+    try:
+        content = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            f"{file} cannot be read ({error.strerror}); name a run folder or its {DOCUMENT}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise FileFormatError(
+            f"{file} is not a Secateur report: it is not text; name a {DOCUMENT}"
+        ) from error
+    try:
+        return Report.from_json(content)
+    except FileFormatError as error:
+        raise FileFormatError(f"{file}: {error}") from error
+
+
+def _replace(file: Path, content: str) -> Path:
+    """Write a file through a temporary one beside it, so that a reader sees the old or the new, never a part."""
+    temporary: Path | None = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=file.parent, prefix=f".{file.name}.", encoding="utf-8", newline="\n", delete=False
+        ) as stream:
+            temporary = Path(stream.name)
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(file)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"{file} could not be written ({error.strerror or error}); free some space or choose another folder"
+        ) from error
+    return file
+
+
+def _details(report: Report, index: int) -> dict[str, str | int | bool]:
+    """What the page shows of one iteration when it is chosen."""
+    step = report.iterations[index]
+    return {
+        "iteration": step.iteration,
+        "accepted": step.accepted,
+        "group": step.group,
+        "width": f"{text.integer(step.width_before)} → {text.integer(step.width_after)}",
+        "removed": f"{text.integer(step.removed)} of {text.integer(step.width_before)} ({text.share(step.share)} asked)",
+        "accuracy": text.percent(step.accuracy),
+        "drop": f"{step.drop:.2f} points, at most {step.drop_upper:.2f}".replace("-", text.MINUS),
+        "parameters": f"{text.integer(step.parameters)} (÷ {text.factor(report.before.parameters, step.parameters)})",
+        "macs": f"{text.integer(step.macs)} (÷ {text.factor(report.before.macs, step.macs)})",
+        "effort": f"{step.epochs:g} epochs, {text.duration(step.seconds)}",
+        "reason": step.reason,
+    }
+
+
+def _resource(name: str) -> str:
+    """A file that the package carries for the page."""
+    return files("secateur.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _environment() -> Environment:
+    """Templates that escape everything and refuse unknown names."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined  # noqa: PLC0415 - only needed to render
+
+    environment = Environment(
+        autoescape=True,
+        loader=FunctionLoader(_resource),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = cast("dict[str, Callable[..., str]]", environment.filters)  # pyright: ignore[reportUnknownMemberType]
+    filters |= {function.__name__: function for function in _FILTERS}
+    names = cast("dict[str, Callable[..., str]]", environment.globals)  # pyright: ignore[reportUnknownMemberType]
+    names |= {"factor": text.factor, "points_between": _points_between}
+    return environment
+
+
+def _points_between(low: float, high: float) -> str:
+    """Two limits of a change."""
+    return f"{text.points(low)} to {text.points(high)}"
