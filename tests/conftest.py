@@ -1,6 +1,19 @@
-"""What is collected: files named test_*.py, and the examples in src; not the scripts and helpers beside the tests."""
+"""What is collected, and that each test draws the same random numbers, alone or after others."""
 
+import random
 from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Seed every global generator before a test's fixtures are made, so that it does the same alone as after others."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
