@@ -1,9 +1,11 @@
 """Methods: compositions of the parts, one file each, with their sources."""
 
+from secateur.methods.listener import Listener, Silent
 from secateur.methods.reduce import KIND, MODEL_FILE, reduce, unreduced_in
 from secateur.methods.result import Layer, ReduceResult, Step
 from secateur.methods.settings import ReduceSettings
-from secateur.methods.snare import Listener, Search, SearchState, Silent
+from secateur.methods.snare import Search
+from secateur.methods.state import SearchState
 from secateur.methods.training import TrainResult, started_in, train
 
 __all__ = [

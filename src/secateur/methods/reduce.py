@@ -20,10 +20,12 @@ from secateur.data import Splits
 from secateur.data import load as load_data
 from secateur.errors import DataError, RunError, SettingsError
 from secateur.evaluate import evaluate, paired_drop
+from secateur.methods.listener import Listener
 from secateur.methods.potential import check_choice
 from secateur.methods.result import Layer, ReduceResult, Step
 from secateur.methods.settings import ReduceSettings
-from secateur.methods.snare import Listener, Search, SearchState
+from secateur.methods.snare import Search
+from secateur.methods.state import SearchState
 from secateur.store import RunFolder, model_snapshot, restore_model, save
 from secateur.surgery import CHANGES
 

@@ -48,6 +48,8 @@ class ReduceSettings(BaseModel):
         last_share: A layer closes when its share would fall below this.
         max_iterations: How many candidates are retrained at most.
         retrain: How a candidate is retrained.
+        guard: Whether the drop on training examples must be within the bound, too. ``auto`` does so where validation
+            examples come in groups (few persons), whose accuracy hundreds of decisions would fit.
         retrain_examples: Retrain each candidate on so many training examples, drawn anew for each; None for all of them. A
             finishing training sees all.
         accept_early: Accept a candidate as soon as an epoch is within the bound, or no epoch at all is needed.
@@ -89,6 +91,7 @@ class ReduceSettings(BaseModel):
     last_share: float = Field(default=0.08, gt=0, lt=1)
     max_iterations: int = Field(default=200, ge=1)
     retrain: TrainSettings = Field(default_factory=_retrain)
+    guard: Literal["auto", "on", "off"] = "auto"
     retrain_examples: int | None = Field(default=None, ge=1)
     accept_early: bool = True
     give_up_early: bool = True
@@ -138,6 +141,7 @@ class ReduceSettings(BaseModel):
             "distil": False,
             "compensate": "none",
             "learn_shares": False,
+            "guard": "off",
             "rounds": 1,
         }
         return cls(**(options | changes))

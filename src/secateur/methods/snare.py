@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import copy
 import time
-import zlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +22,14 @@ from secateur.channels import Channels, watch
 from secateur.cost import Cost, CostModel
 from secateur.criteria import score
 from secateur.data import Split, Splits
-from secateur.evaluate import Drop, Evaluation, evaluate, paired_drop
+from secateur.evaluate import Evaluation
+from secateur.methods.judge import Judge, Verdict
+from secateur.methods.listener import Listener, Silent
 from secateur.methods.potential import Potential, check_choice, chosen_groups, potentials
 from secateur.methods.result import Step
+from secateur.methods.seeds import seed_for
 from secateur.methods.settings import ReduceSettings
+from secateur.methods.state import SearchState
 from secateur.observe import Need, observe
 from secateur.plan import Plan, compensate, plan
 from secateur.surgery import apply
@@ -36,46 +37,6 @@ from secateur.train import EpochRecord, TrainSettings, fit, teacher_logits
 
 _FAR = 3.0
 """A cut is passed over when its shock is so many times the smallest that retraining did not make good: less is noise."""
-
-
-_SHOWN = 0.95
-"""The confidence of the limits that are reported where the bound is on the drop as measured."""
-
-
-class Listener(Protocol):
-    """Told of what happens during a reduction, for progress bars. Nothing it does changes the result."""
-
-    def candidate(self, iteration: int, group: str, before: int, after: int, epochs: int) -> None:
-        """A candidate is about to be retrained (``group`` is empty for a finishing training)."""
-        ...
-
-    def epoch(self, record: EpochRecord, drop: Drop) -> None:
-        """An epoch of retraining is done."""
-        ...
-
-    def batch(self, done: int, total: int) -> None:
-        """A step of retraining is done."""
-        ...
-
-    def step(self, step: Step) -> None:
-        """A candidate was accepted or rejected."""
-        ...
-
-
-class Silent:
-    """A listener that does nothing; subclass it for some of the calls."""
-
-    def candidate(self, iteration: int, group: str, before: int, after: int, epochs: int) -> None:
-        """Do nothing."""
-
-    def epoch(self, record: EpochRecord, drop: Drop) -> None:
-        """Do nothing."""
-
-    def batch(self, done: int, total: int) -> None:
-        """Do nothing."""
-
-    def step(self, step: Step) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,58 +50,6 @@ class _Tried:
     shock: float
     cost: Cost
     started: float
-
-
-@dataclass
-class SearchState:
-    """Where a search stands between two steps: all that is needed to go on, besides the network itself.
-
-    Attributes:
-        iteration: Candidates tried.
-        round: The current round, from 0.
-        shares: The operation size of each layer.
-        closed: Layers whose size fell below the smallest.
-        best: The best validation accuracy reached, in percent.
-        accepted_shock: The greatest rise in loss by a cut that retraining made good, in this round.
-        rejected_shock: The smallest rise in loss that it did not.
-        gained: Whether anything was accepted in this round.
-        finished: Whether the round's finishing training is done.
-        done: Whether the search is over.
-    """
-
-    iteration: int = 0
-    round: int = 0
-    shares: dict[str, float] = field(default_factory=dict[str, float])
-    closed: list[str] = field(default_factory=list[str])
-    best: float = 0.0
-    accepted_shock: float = float("-inf")
-    rejected_shock: float = float("inf")
-    gained: bool = False
-    finished: bool = False
-    done: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON (which has no infinity)."""
-        document = asdict(self)
-        for key in ("accepted_shock", "rejected_shock"):
-            if abs(document[key]) == float("inf"):
-                document[key] = None
-        return document
-
-    @staticmethod
-    def from_dict(document: Mapping[str, Any]) -> SearchState:
-        """The state that :meth:`as_dict` wrote down."""
-        values = {key: value for key, value in document.items() if value is not None}
-        return SearchState(**values)
-
-
-def seed_for(seed: int, *parts: object) -> int:
-    """A seed of its own for each part of a run, the same on every machine.
-
-    >>> seed_for(0, "retrain", 3) == seed_for(0, "retrain", 3) != seed_for(0, "retrain", 4)
-    True
-    """
-    return zlib.crc32(repr((seed, *parts)).encode())
 
 
 class Search:
@@ -171,16 +80,19 @@ class Search:
         self.unreduced = unreduced
         self.model = unreduced if model is None else model
         self.state = SearchState() if state is None else state
-        self.before: Evaluation = evaluate(unreduced, data.validation, classes=data.classes)
-        self.current = (
-            self.before if model is None else evaluate(model, data.validation, classes=data.classes)
-        )
+        self.judge = Judge(unreduced, data, settings)
+        self.current: Verdict = self.judge.look(self.model)
         self.state.best = max(self.state.best, self.before.accuracy)
         self._sample = _sample(data.train, settings)
         self._answers: Tensor | None = None
         self.channels = self.watched(self.model)
         if model is None:  # refuse before anything runs
             check_choice(self.channels, layers=settings.layers, kinds=settings.kinds)
+
+    @property
+    def before(self) -> Evaluation:
+        """The unreduced network on the validation split."""
+        return self.judge.before
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -237,8 +149,8 @@ class Search:
         group, share = pick.group, self._share(pick.group.name)
         made = self._plan(group.name, share)
         candidate = apply(self.model, made)
-        found = evaluate(candidate, self.data.validation, classes=self.data.classes)
-        shock = found.loss - self.current.loss
+        found = self.judge.look(candidate)
+        shock = self._shock(found)
         if self._passed_over(share, shock):
             self._halve(group.name)
             return None
@@ -249,10 +161,10 @@ class Search:
             self.state.iteration, group.name, tried.before, tried.after, retraining.epochs
         )
         epochs = 0
-        if not (self.settings.accept_early and self._within(found)):
+        if not (self.settings.accept_early and self.judge.within(found, self.state.best)):
             epochs = self._train(candidate, retraining, ("retrain", self.state.iteration), stop=True)
-            found = evaluate(candidate, self.data.validation, classes=self.data.classes)
-        accepted = self._within(found)
+            found = self.judge.look(candidate)
+        accepted = self.judge.within(found, self.state.best)
         step = self._judged(tried, found, accepted=accepted, epochs=epochs)
         if accepted:
             self._accept(candidate, found)
@@ -299,9 +211,9 @@ class Search:
         candidate = copy.deepcopy(self.model)
         self.listener.candidate(self.state.iteration, "", 0, 0, settings.epochs)
         epochs = self._train(candidate, settings, ("finish", self.state.iteration), stop=False)
-        found = evaluate(candidate, self.data.validation, classes=self.data.classes)
-        tried = _Tried("", 0.0, 0, 0, found.loss - self.current.loss, cost, started)
-        accepted = self._within(found) and found.accuracy >= self.current.accuracy
+        found = self.judge.look(candidate)
+        tried = _Tried("", 0.0, 0, 0, self._shock(found), cost, started)
+        accepted = self.judge.within(found, self.state.best) and found.accuracy >= self.current.accuracy
         step = self._judged(tried, found, accepted=accepted, epochs=epochs)
         if accepted:
             self._accept(candidate, found)
@@ -316,12 +228,12 @@ class Search:
         history: list[float] = []
 
         def enough(record: EpochRecord) -> bool:
-            drop = self._drop(record.correct)
-            self.listener.epoch(record, drop)
-            history.append(self.settings.limit(drop))
+            found = self.judge.verdict(record.correct)
+            self.listener.epoch(record, found.drop)
+            history.append(self.judge.limit(found))
             if not stop:
                 return False
-            if self.settings.accept_early and self._allowed(drop, record.validation_accuracy or 0.0):
+            if self.settings.accept_early and self.judge.within(found, self.state.best):
                 return True
             return self.settings.give_up_early and self._hopeless(history, settings.epochs)
 
@@ -331,7 +243,7 @@ class Search:
         result = fit(
             candidate,
             train,
-            self.data.validation,
+            self.judge.examples,
             settings,
             seed=seed_for(self.settings.seed, *purpose),
             teacher=self.unreduced if distil and answers is None else None,
@@ -371,27 +283,11 @@ class Search:
 
     # --- the bound --------------------------------------------------------------------------------------------------
 
-    def _drop(self, correct: Tensor | None) -> Drop:
-        if correct is None:
-            raise RuntimeError("the training loop validated nothing")
-        return paired_drop(
-            self.before.correct,
-            correct,
-            confidence=self.settings.confidence or _SHOWN,
-            groups=self.data.validation.groups,
-        )
+    def _shock(self, found: Verdict) -> float:
+        """How much the loss rose by a cut, before any retraining."""
+        return (found.loss or 0.0) - (self.current.loss or 0.0)
 
-    def _within(self, found: Evaluation) -> bool:
-        return self._allowed(self._drop(found.correct), found.accuracy)
-
-    def _allowed(self, drop: Drop, accuracy: float) -> bool:
-        settings = self.settings
-        if settings.reference == "best":
-            lost = self.state.best - accuracy
-            return lost + settings.limit(drop) - drop.points <= settings.max_drop + 1e-9
-        return settings.limit(drop) <= settings.max_drop + 1e-9
-
-    def _accept(self, candidate: nn.Module, found: Evaluation) -> None:
+    def _accept(self, candidate: nn.Module, found: Verdict) -> None:
         self.model = candidate
         self.current = found
         self.state.best = max(self.state.best, found.accuracy)
@@ -402,8 +298,8 @@ class Search:
         """The channels of a network on this data."""
         return watch(model, self.data.train.inputs[:1], inputs=self.settings.inputs)
 
-    def _judged(self, tried: _Tried, found: Evaluation, *, accepted: bool, epochs: int) -> Step:
-        drop = self._drop(found.correct)
+    def _judged(self, tried: _Tried, found: Verdict, *, accepted: bool, epochs: int) -> Step:
+        drop = found.drop
         return Step(
             iteration=self.state.iteration,
             round=self.state.round,
@@ -413,7 +309,7 @@ class Search:
             width_before=tried.before,
             width_after=tried.after,
             accepted=accepted,
-            reason=self._reason(tried, drop, accepted=accepted, epochs=epochs),
+            reason=self._reason(tried, found, accepted=accepted, epochs=epochs),
             accuracy=found.accuracy,
             drop=drop.points,
             upper=drop.upper,
@@ -424,14 +320,16 @@ class Search:
             seconds=time.perf_counter() - tried.started,
         )
 
-    def _reason(self, tried: _Tried, drop: Drop, *, accepted: bool, epochs: int) -> str:
+    def _reason(self, tried: _Tried, found: Verdict, *, accepted: bool, epochs: int) -> str:
         bound = f"the bound of {self.settings.max_drop:g} points"
         if not tried.group:
             return "trained on, and no worse" if accepted else "training on did not help"
         if accepted:
             return f"within {bound} {f'after {epochs} epochs' if epochs else 'without retraining'}"
+        if found.guard is not None and found.guard > self.settings.limit(found.drop):
+            return f"{found.guard:.2f} points lost on training examples, beyond {bound}"
         most = " at most" if self.settings.confidence else ""
-        return f"{self.settings.limit(drop):.2f} points lost{most}, beyond {bound}"
+        return f"{self.settings.limit(found.drop):.2f} points lost{most}, beyond {bound}"
 
 
 def _sample(train: Split, settings: ReduceSettings) -> Split:
