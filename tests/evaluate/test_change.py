@@ -216,3 +216,60 @@ def test_one_group_alone_is_refused() -> None:
         paired_drop(
             torch.ones(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool), groups=torch.zeros(4).long()
         )
+
+
+def judged(toy, right, targets):
+    """The evaluation of a network of two classes that is right on these examples."""
+    answers = torch.where(right, targets, 1 - targets)
+    return evaluate(nn.Identity(), toy(nn.functional.one_hot(answers, 2).float(), targets))
+
+
+def test_groups_widen_each_class_by_the_cluster_robust_formula(toy) -> None:
+    """A class whose losses are one person's gets that person's interval; one without losses keeps its own."""
+    targets, groups = torch.arange(300) % 2, torch.arange(6).repeat_interleave(50)
+    right = torch.ones(300, dtype=torch.bool)
+    before, after = judged(toy, right, targets), judged(toy, ~((groups == 2) & (targets == 1)), targets)
+
+    alone, grouped = class_changes(before, after), class_changes(before, after, groups=groups)
+
+    changes = torch.tensor(
+        [0.0, 0.0, -1.0, 0.0, 0.0, 0.0], dtype=torch.float64
+    )  # of six persons of 25 examples
+    reach = (
+        2.570581835636314 * float(changes.std()) / math.sqrt(6)
+    )  # Student's quantile of 5 degrees of freedom
+    assert grouped[0] == alone[0]
+    assert grouped[1].low == pytest.approx(100 * (-1 / 6 - reach))
+    assert grouped[1].high == pytest.approx(100 * (-1 / 6 + reach))
+    assert grouped[1].low < alone[1].low < alone[1].high < grouped[1].high
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 10_000), persons=st.integers(1, 8))
+def test_groups_never_narrow_a_class(toy, seed, persons) -> None:
+    """Whoever the examples are from, an interval of groups holds that of independent examples, within -100 to 100."""
+    gen = torch.Generator().manual_seed(seed)
+    targets = torch.randint(0, 2, (40,), generator=gen)
+    groups = torch.randint(0, persons, (40,), generator=gen)
+    before, after = (judged(toy, torch.rand(40, generator=gen) < 0.7, targets) for _ in range(2))
+
+    for alone, grouped in zip(
+        class_changes(before, after), class_changes(before, after, groups=groups), strict=True
+    ):
+        assert -100 - 1e-9 <= grouped.low <= alone.low
+        assert alone.high <= grouped.high <= 100 + 1e-9
+        assert (grouped.points, grouped.count) == (alone.points, alone.count)
+
+
+def test_a_class_of_one_group_may_have_changed_by_anything(toy) -> None:
+    """Of a class that only one person shows, nothing is known for others; groups of other examples are refused."""
+    targets = torch.tensor([0, 0, 0, 1, 1, 1])
+    right = torch.ones(6, dtype=torch.bool)
+    found = judged(toy, right, targets)
+
+    many, one = class_changes(found, found, groups=torch.tensor([0, 1, 2, 5, 5, 5]))
+
+    assert (one.low, one.high) == (-100, 100)
+    assert -100 < many.low < many.high < 100
+    with pytest.raises(DataError, match="6 examples but groups"):
+        class_changes(found, found, groups=torch.zeros(5).long())

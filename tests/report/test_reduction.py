@@ -1,8 +1,10 @@
 """The report of a reduction says what its result says."""
 
 import subprocess
+from dataclasses import replace
 
 import pytest
+import torch
 
 import secateur
 from secateur import data, networks, train
@@ -95,6 +97,18 @@ def test_layers_and_classes_are_the_result_s(report, result):
         (change.name, change.points, change.low) for change in changes
     ]
     assert report.classes_split == "test"
+
+
+def test_classes_of_examples_in_groups_have_wider_intervals(report, result, digits):
+    """Where the test examples are of a few persons, each class's interval is that of persons."""
+    groups = torch.arange(len(digits.test)) % 3
+    splits = replace(digits, test=replace(digits.test, groups=groups))
+
+    found = report_of(result, data=splits).classes
+
+    changes = class_changes(result.test_before, result.test_after, groups=groups)
+    assert [(one.low, one.high) for one in found] == [(change.low, change.high) for change in changes]
+    assert [one.high for one in found] != [one.high for one in report.classes]
 
 
 def test_what_is_fixed_is_said(report, result):

@@ -87,7 +87,7 @@ def _compared(name: str, now: Evaluation, was: Evaluation, groups: Tensor | None
     for heading in ("", "before", "after", "change", "95 % interval", "examples"):
         grid.add_column(heading, justify="left" if not heading else "right")
     everything = ("all", was.accuracy, now.accuracy, change.points, change.low, change.high, now.count)
-    classes = sorted(class_changes(was, now), key=lambda one: one.points)
+    classes = sorted(class_changes(was, now, groups=groups), key=lambda one: one.points)
     rows = [everything]
     rows += [(one.name, one.before, one.after, one.points, one.low, one.high, one.count) for one in classes]
     for label, before, after, moved, lower, upper, count in rows:

@@ -139,10 +139,7 @@ def paired_drop(
 
 def _error_of_groups(differences: Tensor, groups: Tensor) -> float:
     """The standard error of the mean of differences that come in groups."""
-    if groups.shape != differences.shape:
-        raise DataError(
-            f"{len(differences)} examples but groups of shape {tuple(groups.shape)}; give one for each example"
-        )
+    _check_groups(groups, differences)
     names, index = np.unique(groups.cpu().numpy(), return_inverse=True)
     count = len(names)
     if count < 2:
@@ -151,6 +148,23 @@ def _error_of_groups(differences: Tensor, groups: Tensor) -> float:
         )
     sums = np.bincount(index, weights=(differences - differences.mean()).numpy())
     return math.sqrt(count / (count - 1) * float((sums**2).sum())) / len(differences)
+
+
+def _check_groups(groups: Tensor, examples: Tensor) -> None:
+    if groups.shape != examples.shape:
+        raise DataError(
+            f"{len(examples)} examples but groups of shape {tuple(groups.shape)}; give one for each example"
+        )
+
+
+def _interval_of_groups(changes: Tensor, groups: Tensor, *, confidence: float) -> tuple[float, float]:
+    """The two-sided interval of the mean of changes that come in groups; everything where there is one group only."""
+    degrees = len(np.unique(groups.numpy())) - 1
+    if degrees == 0:
+        return -1.0, 1.0
+    middle = float(changes.mean())
+    reach = float(stdtrit(degrees, 0.5 + confidence / 2)) * _error_of_groups(changes, groups)
+    return max(middle - reach, -1.0), min(middle + reach, 1.0)
 
 
 def upper_bound(lost: int, gained: int, count: int, *, z: float) -> float:
@@ -242,20 +256,26 @@ def paired_interval(
 
 
 def class_changes(
-    before: Evaluation, after: Evaluation, *, confidence: float = 0.95
+    before: Evaluation, after: Evaluation, *, confidence: float = 0.95, groups: Tensor | None = None
 ) -> tuple[ClassChange, ...]:
-    """How each class's accuracy changed; classes without an example are left out.
+    r"""How each class's accuracy changed; classes without an example are left out.
+
+    A class's interval is that of :func:`paired_interval`. Where examples come in groups it also reaches at least
+    :math:`t_{G-1}` cluster-robust standard errors (see :func:`paired_drop`) to both sides of the change, counted over the
+    class's examples and the G groups that they are from: never narrower than for independent examples. Of a class whose
+    examples are all of one group nothing is known for others, and its interval is everything, -100 to 100.
 
     Args:
         before: Evaluation of the first network.
         after: Of the second, on the same examples in the same order.
         confidence: Of each class's interval by itself (they are not made wider for there being many).
+        groups: int64 ``[n]``, whom or what each example is from; None where examples are independent.
 
     Returns:
         One entry a class, in percent and percentage points.
 
     Raises:
-        DataError: The two are not of the same examples.
+        DataError: The two are not of the same examples, or the groups are not theirs.
         SettingsError: The confidence is out of its range.
 
     Example:
@@ -270,6 +290,8 @@ def class_changes(
     """
     first, second = _paired(before, after)
     targets = before.targets
+    if groups is not None:
+        _check_groups(groups, first)
     changes: list[ClassChange] = []
     for index, entry in enumerate(before.per_class):
         own = targets == index
@@ -280,6 +302,9 @@ def class_changes(
         both, lost = int((was & now).sum()), int((was & ~now).sum())
         gained = int((~was & now).sum())
         low, high = paired_interval(both, lost, gained, n - both - lost - gained, confidence=confidence)
+        if groups is not None:
+            wide = _interval_of_groups(now.double() - was.double(), groups.cpu()[own], confidence=confidence)
+            low, high = min(low, wide[0]), max(high, wide[1])
         share = 100.0 / n
         changes.append(
             ClassChange(

@@ -107,7 +107,7 @@ def report_of(
         fixed=_fixed(result),
         unknown_ops=dict(result.channels.unknown_ops),
         iterations=tuple(_iteration(step) for step in result.history),
-        classes=_classes(result),
+        classes=_classes(result, data),
         classes_split="test",
         conditions=_conditions(result, command),
         files=_files(result.folder),
@@ -230,7 +230,7 @@ def _iteration(step: Step) -> Iteration:
     )
 
 
-def _classes(result: ReduceResult) -> tuple[ClassChange, ...]:
+def _classes(result: ReduceResult, data: Splits) -> tuple[ClassChange, ...]:
     return tuple(
         ClassChange(
             name=one.name,
@@ -241,7 +241,7 @@ def _classes(result: ReduceResult) -> tuple[ClassChange, ...]:
             low=one.low,
             high=one.high,
         )
-        for one in class_changes(result.test_before, result.test_after)
+        for one in class_changes(result.test_before, result.test_after, groups=data.test.groups)
     )
 
 
