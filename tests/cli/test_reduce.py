@@ -9,6 +9,7 @@ import secateur as library
 from secateur import data
 from secateur.evaluate import evaluate
 from secateur.report import Report, read
+from secateur.store import read_description
 
 
 @pytest.fixture
@@ -88,6 +89,36 @@ def test_options_arrive(secateur, base, tmp_path):
     assert (asked["retrain"]["batch_size"], asked["retrain"]["augment"]) == (64, "shift")
     assert (report.bound.confidence, report.seed) == (0.9, 4)
     assert report.data.splits["validation"] == 431
+
+
+def test_what_is_reduced_again_is_retrained_as_it_was_trained(secateur, base, small, tmp_path):
+    """A reduced file says how its network was trained and reduced, so that a second reduction inherits the recipe."""
+    out = tmp_path / "smaller"
+
+    said = secateur(
+        "reduce",
+        small,
+        "--data",
+        "digits",
+        "--max-drop",
+        5,
+        "--out",
+        out,
+        "--max-iterations",
+        1,
+        "--epochs",
+        1,
+    )
+
+    assert said.code == 0, said.err
+    trained, first, second = read_description(out / "model.safetensors").history
+    assert [trained] == read_description(base / "model.safetensors").history
+    assert [trained, first] == read_description(small / "model.safetensors").history
+    assert (first["event"], second["event"]) == ("reduce", "reduce")
+    retrain = second["options"]["retrain"]
+    for name in ("augment", "batch_size", "shift", "shift_fill"):
+        assert retrain[name] == trained["settings"][name]
+    assert "steps: " in secateur("load", out).out
 
 
 def test_as_printed_switches_our_extensions_off(secateur, base, tmp_path):

@@ -105,7 +105,8 @@ def test_a_user_s_network_and_data_are_found_where_one_stands(secateur, tmp_path
     assert (tmp_path / "cut" / "report.html").is_file()
     assert shown.code == 2
     assert "--allow" in shown.err
-    assert secateur("watch", file, "--allow", "own_parts").code == 0
+    for kept in (file, "cut/model.safetensors"):
+        assert "shape [6]" in secateur("watch", kept, "--allow", "own_parts").out
 
 
 def test_training_with_other_options_does_not_resume(refused, base):

@@ -14,6 +14,7 @@ from secateur import data, networks
 from secateur.data import Splits
 from secateur.errors import DataError, ModelError, NothingToCutError, RunError, SettingsError
 from secateur.methods import ReduceSettings, unreduced_in
+from secateur.store import read_description
 from secateur.train import TrainSettings, fit
 
 QUICK = TrainSettings(epochs=1, lr=0.02, batch_size=64, ema=0.9, keep="last", clip=1.0)
@@ -94,6 +95,35 @@ def test_a_run_folder_resumes_to_the_same_result(digits: Splits, net: nn.Module,
     assert all(torch.equal(a, b) for a, b in zip(tensors(whole.model), tensors(resumed.model), strict=True))
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "part")]
     assert files[0] == files[1]
+
+
+def test_the_file_says_how_the_network_came_about(digits: Splits, net: nn.Module, tmp_path: Path) -> None:
+    """The saved network has its figures, what came before, the options and each accepted step, and no times."""
+    earlier = [{"event": "train", "settings": {"batch_size": 50}}]
+
+    result = secateur.reduce(net, digits, settings=SETTINGS, out=tmp_path / "run", history=earlier)
+    file = tmp_path / "run" / "model.safetensors"
+    found, bytes_before = read_description(file), file.read_bytes()
+    secateur.reduce(net, digits, out=tmp_path / "run", resume=True)
+
+    before, event = found.history
+    assert before == earlier[0]
+    assert event["options"] == SETTINGS.model_dump(mode="json")
+    assert event["candidates"] == len(result.history)
+    accepted = [step for step in result.history if step.accepted]
+    assert accepted
+    assert [
+        (one["iteration"], one["group"], one["before"], one["after"], one["accuracy"], one["parameters"])
+        for one in event["steps"]
+    ] == [
+        (step.iteration, step.group, step.width_before, step.width_after, step.accuracy, step.parameters)
+        for step in accepted
+    ]
+    assert found.evaluation["input_shape"] == [1, 8, 8]
+    assert found.evaluation["test_accuracy"] == result.test_after.accuracy
+    assert found.evaluation["test_examples"] == len(digits.test)
+    assert "seconds" not in str(found.history)
+    assert file.read_bytes() == bytes_before
 
 
 def test_the_unreduced_network_is_in_the_folder(digits: Splits, net: nn.Module, tmp_path: Path) -> None:

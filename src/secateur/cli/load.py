@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.table import Table
@@ -42,7 +42,7 @@ def load(
         out.print(Text("\nReduced: units before and after", style="bold"))
         out.print(_grid(_widths(list(described.changes))))
     for event in source.history:
-        out.print(Text(f"\nHistory: {_said(event)}"), soft_wrap=True)
+        out.print(Text(f"\nHistory: {_said(_in_short(event))}"), soft_wrap=True)
 
 
 def _widths(changes: list[Any]) -> dict[str, str]:
@@ -51,6 +51,17 @@ def _widths(changes: list[Any]) -> dict[str, str]:
         str(entry["tensor"]): f"{text.integer(entry['size'])} → {text.integer(len(entry['kept']))}"
         for entry in changes
     }
+
+
+def _in_short(event: Any) -> Any:
+    """An event without what a reduction did one by one: how many steps were accepted, and no more."""
+    if not isinstance(event, dict):
+        return event
+    known = cast("dict[str, Any]", event)
+    steps = known.get("steps")
+    if not isinstance(steps, list):
+        return known
+    return {**known, "steps": f"{len(cast('list[Any]', steps))} accepted"}
 
 
 def _said(value: Any) -> str:

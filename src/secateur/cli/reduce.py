@@ -87,8 +87,9 @@ def _started(asked: Mapping[str, Any]) -> None:
     with kept(out, kind=KIND):
         with ReduceProgress(source.model, splits, settings) as progress:
             result = reduce_in(
-                source.model, splits, settings=settings, out=out, about=noted, listener=progress
-            )
+                source.model, splits, settings=settings, out=out, about=noted, history=source.history,
+                listener=progress,
+            )  # fmt: skip
         _reported(result, source.model, splits, noted)
 
 

@@ -48,7 +48,7 @@ class Source:
 
     @property
     def training(self) -> Mapping[str, Any]:
-        """The settings of its last training, as far as the file has them."""
+        """The settings of its last training, as far as the file has them; a reduction's are not among them."""
         found = [
             cast("dict[str, Any]", event).get("settings") for event in self.history if isinstance(event, dict)
         ]

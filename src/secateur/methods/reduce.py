@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def reduce(
     out: str | Path | None = None,
     resume: bool = False,
     about: Mapping[str, Any] | None = None,
+    history: Sequence[Any] = (),
     listener: Listener | None = None,
     **options: Any,
 ) -> ReduceResult:
@@ -60,6 +61,8 @@ def reduce(
         out: A folder for the run: its journal, snapshots and, at the end, ``model.safetensors``. None keeps nothing.
         resume: Go on with the run in ``out``, with the settings that it was started with.
         about: What else ``run.toml`` should say (text, numbers, lists).
+        history: What the network's own file says of how it came about; the file in ``out`` goes on from there. On
+            resuming, the run's own holds.
         listener: Told of progress.
         options: Any option of :class:`secateur.methods.ReduceSettings`.
 
@@ -78,7 +81,7 @@ def reduce(
         >>> digits = data.load("digits", limit=300)
         >>> net = networks.build("digits-net", seed=0)
         >>> _ = train.fit(net, digits.train, None, train.TrainSettings(epochs=4, lr=0.05, batch_size=32))
-        >>> result = reduce(net, digits, max_drop=5.0, max_iterations=2)
+        >>> result = reduce(net, digits, max_drop=20.0, max_iterations=2)  # few examples need a wide bound
         >>> result.cost_after.parameters < result.cost_before.parameters
         True
 
@@ -106,7 +109,7 @@ def reduce(
     _check_cuttable(model, splits, chosen)
     document = {"reduce": chosen.model_dump(mode="json", exclude_none=True), "about": dict(about or {})}
     with RunFolder.create(out, document, kind=KIND) as folder:
-        return _Reduction(model, splits, chosen, listener, folder).run()
+        return _Reduction(model, splits, chosen, listener, folder, earlier=history).run()
 
 
 def unreduced_in(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
@@ -173,8 +176,11 @@ class _Reduction:
         settings: ReduceSettings,
         listener: Listener | None,
         folder: RunFolder | None = None,
+        *,
+        earlier: Sequence[Any] = (),
     ) -> None:
         self.data, self.settings, self.folder = data, settings, folder
+        self.earlier = list(earlier)
         self.unreduced = copy.deepcopy(model).eval()
         self.history: list[Step] = []
         self.snapshot = _UNREDUCED
@@ -191,10 +197,11 @@ class _Reduction:
                 self.history.append(Step(**entry["step"]))
                 state = SearchState.from_dict(entry["state"])
             self.snapshot = entry.get("snapshot", self.snapshot)
+            self.earlier = entry.get("history", self.earlier)
         if state is None and next(iter(self.folder.entries()), None) is None:
             tensors, document = model_snapshot(self.unreduced)
             self.folder.put(_UNREDUCED, tensors, document)
-            self.folder.append({"event": "start", "snapshot": _UNREDUCED})
+            self.folder.append({"event": "start", "snapshot": _UNREDUCED, "history": self.earlier})
             return None, None
         if self.snapshot == _UNREDUCED:
             return state, None
@@ -257,15 +264,48 @@ class _Reduction:
     def _save(self, result: ReduceResult) -> None:
         if self.folder is None:
             return
-        figures = {
-            "data": self.data.name,
-            "test_accuracy": result.test_after.accuracy,
-            "test_accuracy_before": result.test_before.accuracy,
-            "validation_accuracy": result.evaluation_after.accuracy,
-            "parameters": result.cost_after.parameters,
-            "macs": result.cost_after.macs,
-        }
-        save(result.model, self.folder.path / MODEL_FILE, evaluation=figures)
+        save(
+            result.model,
+            self.folder.path / MODEL_FILE,
+            evaluation=_figures(result, self.data),
+            history=[*self.earlier, _event(result, self.data)],
+        )
+
+
+def _figures(result: ReduceResult, data: Splits) -> dict[str, Any]:
+    """What a reduced network's file says that it reaches, and on how many examples."""
+    return {
+        "data": data.name,
+        "input_shape": list(data.input_shape),
+        "test_accuracy": result.test_after.accuracy,
+        "test_accuracy_before": result.test_before.accuracy,
+        "test_examples": result.test_after.count,
+        "validation_accuracy": result.evaluation_after.accuracy,
+        "validation_accuracy_before": result.evaluation_before.accuracy,
+        "validation_examples": result.evaluation_after.count,
+        "parameters": result.cost_after.parameters,
+        "parameters_before": result.cost_before.parameters,
+        "macs": result.cost_after.macs,
+        "macs_before": result.cost_before.macs,
+    }
+
+
+def _event(result: ReduceResult, data: Splits) -> dict[str, Any]:
+    """What a reduced network's file says of the reduction: the options, and the accepted steps without their times."""
+    return {
+        "event": KIND,
+        "data": data.name,
+        "options": result.settings.model_dump(mode="json"),
+        "candidates": len(result.history),
+        "steps": [_in_short(step) for step in result.history if step.accepted],
+    }
+
+
+def _in_short(step: Step) -> dict[str, Any]:
+    figures = {"iteration": step.iteration, "accuracy": step.accuracy, "drop": step.drop, "upper": step.upper}
+    figures |= {"parameters": step.parameters, "macs": step.macs, "epochs": step.epochs}
+    cut = {"group": step.group, "before": step.width_before, "after": step.width_after}
+    return {**figures, "kind": step.kind, **(cut if step.group else {})}
 
 
 def _remarks(history: list[Step]) -> tuple[str, ...]:
