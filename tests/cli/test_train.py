@@ -93,7 +93,9 @@ def test_a_user_s_network_and_data_are_found_where_one_stands(secateur, tmp_path
         "    return (x[:80], y[:80]), None, (x[80:], y[80:])\n"
     )
     monkeypatch.chdir(tmp_path)
-    trained = secateur("train", "own_parts:net", "--data", "own_parts:splits", "--out", "net", "--epochs", 8)
+    options = ("--data", "own_parts:splits", "--data-seed", 3)
+    trained = secateur("train", "own_parts:net", *options, "--out", "net", "--epochs", 8)
+    again = secateur("train", "net", "--resume")
     file = "net/model.safetensors"
 
     cut = secateur(
@@ -103,6 +105,9 @@ def test_a_user_s_network_and_data_are_found_where_one_stands(secateur, tmp_path
 
     assert (trained.code, cut.code) == (0, 0), trained.err + cut.err
     assert (tmp_path / "cut" / "report.html").is_file()
+    for said in (trained.out, again.out):
+        hint = said[said.index("Make it smaller:") :]
+        assert f"secateur reduce {file} --data own_parts:splits --data-seed 3 --max-drop" in hint
     assert shown.code == 2
     assert "--allow" in shown.err
     for kept in (file, "cut/model.safetensors"):

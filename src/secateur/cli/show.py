@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -13,14 +15,23 @@ from secateur.methods.training import TrainResult
 from secateur.report import ClassRow, Report, accuracy_of, evaluation, summary, text
 from secateur.report.html import DOCUMENT, PAGE
 
+_DATA = ("data", "data_dir", "data_seed", "validation")
+"""The options that say which examples a network learns from, decides by and is tested on."""
+
 
 def console() -> Console:
     """Where results go."""
     return Console(highlight=False)
 
 
-def trained(result: TrainResult, data: Splits) -> None:
-    """A trained network: what it reaches, and where it is."""
+def trained(result: TrainResult, data: Splits, named: Mapping[str, Any]) -> None:
+    """A trained network: what it reaches, where it is, and how to go on with the same data.
+
+    Args:
+        result: The training.
+        data: What it learned from.
+        named: How the command line named the data: the options that it gave, by name.
+    """
     epochs = len(result.history)
     figures = {
         "accuracy on validation": text.percent(result.validation.accuracy),
@@ -35,8 +46,10 @@ def trained(result: TrainResult, data: Splits) -> None:
     )
     size = text.size(result.file.stat().st_size)
     out.print(f"\nThe network: {result.file} ({size})", soft_wrap=True)
-    again = ["secateur", "reduce", str(result.file), "--data", data.name, "--max-drop", "0.5", "--out"]
-    out.print(f"Make it smaller: {shlex.join([*again, f'{result.file.parent}-small'])}", soft_wrap=True)
+    same = [word for key in _DATA if key in named for word in (f"--{key.replace('_', '-')}", str(named[key]))]
+    small = f"{result.file.parent}-small"
+    again = ["secateur", "reduce", str(result.file), *same, "--max-drop", "0.5", "--out", small]
+    out.print(f"Make it smaller: {shlex.join(again)}", soft_wrap=True)
 
 
 def reduced(report: Report, folder: Path | None) -> None:

@@ -13,8 +13,7 @@ from secateur.cli import show
 from secateur.cli.progress import TrainProgress
 from secateur.cli.runs import about, folder_of, kept, required, stored_run
 from secateur.cli.sources import data_options, open_data, open_network, trusted
-from secateur.data import Splits
-from secateur.methods.training import KIND, TrainResult, started_in
+from secateur.methods.training import KIND, started_in
 from secateur.methods.training import train as train_in
 from secateur.train import TrainSettings
 from secateur.train.recipes import recipe_for
@@ -55,11 +54,13 @@ def train(
 ) -> None:
     """Train a network on data; without options, by a recipe that suits the pair."""
     asked = o.given(**locals())  # every option by its name, for the run's record
-    result, splits = _resumed(network, out, asked) if resume else _started(asked)
-    show.trained(result, splits)
+    if resume:
+        _resumed(network, out, asked)
+    else:
+        _started(asked)
 
 
-def _started(asked: Mapping[str, Any]) -> tuple[TrainResult, Splits]:
+def _started(asked: Mapping[str, Any]) -> None:
     named, data, out = required(asked, what="a network to train")
     splits = open_data(data, **data_options(asked))
     source = open_network(
@@ -75,10 +76,10 @@ def _started(asked: Mapping[str, Any]) -> tuple[TrainResult, Splits]:
             source.model, splits, settings, out=out, seed=asked.get("seed", 0), about=noted,
             on_epoch=progress.epoch, on_batch=progress.batch,
         )  # fmt: skip
-    return result, splits
+    show.trained(result, splits, asked)
 
 
-def _resumed(network: str | None, out: Path | None, asked: Mapping[str, Any]) -> tuple[TrainResult, Splits]:
+def _resumed(network: str | None, out: Path | None, asked: Mapping[str, Any]) -> None:
     folder, repeated = folder_of(network, out, asked)
     run = stored_run(folder, kind=KIND, asked=repeated)
     splits = run.data()
@@ -89,7 +90,7 @@ def _resumed(network: str | None, out: Path | None, asked: Mapping[str, Any]) ->
         result = train_in(
             model, splits, out=folder, resume=True, on_epoch=progress.epoch, on_batch=progress.batch
         )
-    return result, splits
+    show.trained(result, splits, run.about)
 
 
 def _settings(network: str, data: str, asked: Mapping[str, Any]) -> TrainSettings:
