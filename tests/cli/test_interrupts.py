@@ -7,12 +7,25 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import secateur_program
+
 SECONDS = 60
-PROGRAM = "import sys; sys.argv[0] = 'secateur'; from secateur.cli import main; sys.exit(main())"
+PROGRAM = "import sys; sys.argv[0] = 'secateur'; from secateur_program import main; sys.exit(main())"
+WHILE_LOADING = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch.nn":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of another process need Linux")
 
@@ -152,3 +165,43 @@ def test_ctrl_c_anywhere_else(monkeypatch, secateur):
     monkeypatch.setattr("secateur.cli.watch.open_network", interrupt)
 
     assert secateur("watch", "lenet5").code == 130
+
+
+def test_ctrl_c_while_pytorch_is_loading(tmp_path):
+    """An interrupt in the middle of the imports is one line and 130, too, unless Ctrl-C was switched off."""
+    ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+    arguments = ["--version"]
+
+    interrupted, ignored = (
+        subprocess.run(
+            [sys.executable, "-c", before + WHILE_LOADING + PROGRAM, *arguments],
+            cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=False,
+        )
+        for before in ("", ignoring)
+    )  # fmt: skip
+
+    assert (interrupted.returncode, interrupted.stdout, interrupted.stderr) == (130, "", "interrupted\n")
+    assert (ignored.returncode, ignored.stderr) == (0, "")
+
+
+def test_ctrl_c_after_the_command_is_one_line_too(monkeypatch, capsys):
+    """Where the command itself lets an interrupt through, the program still ends with one line and 130."""
+
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("secateur.cli.main", interrupt)
+
+    assert secateur_program.main() == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_the_program_starts_with_what_loads_quickly():
+    """The installed command begins with a module that does not load PyTorch before it is ready for Ctrl-C."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    look = "import sys, secateur_program; print({'torch', 'secateur'} & set(sys.modules))"
+
+    said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+
+    assert project["project"]["scripts"]["secateur"] == "secateur_program:main"
+    assert said.stdout == "set()\n"
