@@ -76,6 +76,8 @@ def test_options_arrive(secateur, base, tmp_path):
         "reduce", base / "model.safetensors", "--data", "digits", "--max-drop", 5, "--out", out, "--beta", 2,
         "--gamma", 0, "--criterion", "l1", "--kinds", "Conv2d", "--kinds", "Linear", "--confidence", 0.9,
         "--max-iterations", 1, "--no-distil", "--compensate", "mean", "--rounds", 3, "--finish-epochs", 1,
+        "--retrain-examples", 300, "--patience", 2, "--distil-weight", 0.25, "--first-share", 0.5, "--last-share", 0.1,
+        "--guard", "on",
         "--epochs", 2, "--lr", 0.01, "--augment", "shift", "--shift", 1, "--seed", 4, "--validation", 0.3, "--data-seed", 2,
     )  # fmt: skip
 
@@ -85,6 +87,9 @@ def test_options_arrive(secateur, base, tmp_path):
     assert (asked["beta"], asked["gamma"], asked["criterion"]) == (2, 0, "l1")
     assert asked["kinds"] == ["Conv2d", "Linear"]
     assert (asked["distil"], asked["compensate"], asked["rounds"]) == (False, "mean", 3)
+    assert (asked["retrain_examples"], asked["patience"], asked["guard"]) == (300, 2, "on")
+    assert (asked["first_share"], asked["last_share"]) == (0.5, 0.1)
+    assert (asked["retrain"]["distil_weight"], asked["finish"]["distil_weight"]) == (0.25, 0.25)
     assert (asked["finish"]["epochs"], asked["retrain"]["epochs"], asked["retrain"]["lr"]) == (1, 2, 0.01)
     assert (asked["retrain"]["batch_size"], asked["retrain"]["augment"]) == (64, "shift")
     assert (report.bound.confidence, report.seed) == (0.9, 4)
@@ -119,6 +124,29 @@ def test_what_is_reduced_again_is_retrained_as_it_was_trained(secateur, base, sm
     for name in ("augment", "batch_size", "shift", "shift_fill"):
         assert retrain[name] == trained["settings"][name]
     assert "steps: " in secateur("load", out).out
+
+
+def test_an_option_that_was_switched_off_belongs_to_the_run(secateur, refused, base, tmp_path):
+    """What --distil and --no-distil say wins over the method's default, and a resumed run holds on to it."""
+    start = ("reduce", base, "--data", "digits", "--max-drop", 5, "--max-iterations", 1, "--epochs", 1)
+    off, on = tmp_path / "off", tmp_path / "on"
+
+    said = [
+        secateur(*start, "--out", off, "--no-distil"),
+        secateur(*start, "--out", on, "--as-printed", "--distil"),
+        secateur("reduce", off, "--resume", "--no-distil"),
+    ]
+
+    assert [one.code for one in said] == [0, 0, 0], said
+    assert (read(off).method.settings["distil"], read(on).method.settings["distil"]) == (False, True)
+    assert "--distil" in refused("reduce", off, "--resume", "--distil")
+
+
+def test_help_says_what_is_bounded(secateur):
+    """The help of --max-drop tells that the bound is on a confidence limit, not on the loss as measured."""
+    said = " ".join(secateur("reduce", "--help").out.split())
+
+    assert "upper confidence limit" in said[said.index("--max-drop") : said.index("--out")]
 
 
 def test_as_printed_switches_our_extensions_off(secateur, base, tmp_path):

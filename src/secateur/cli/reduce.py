@@ -23,7 +23,7 @@ from secateur.report import write_report
 from secateur.train.recipes import recipe_for
 
 _INHERITED = ("augment", "batch_size", "shift", "shift_fill")
-_RETRAINING = ("epochs", "lr", "batch_size", "augment", "shift")
+_RETRAINING = ("epochs", "lr", "batch_size", "augment", "shift", "distil_weight")
 
 
 def reduce(
@@ -31,7 +31,10 @@ def reduce(
     network: o.Network = None,
     data: o.DataName = None,
     max_drop: Annotated[
-        float | None, typer.Option(help="How many points of accuracy may be lost.", show_default=False)
+        float | None,
+        typer.Option(
+            help="Points of accuracy that may be lost; the bound is on the drop's upper confidence limit."
+        ),
     ] = None,
     out: o.Out = None,
     resume: o.Resume = False,
@@ -45,11 +48,34 @@ def reduce(
     confidence: Annotated[
         float | None, typer.Option(help="How sure the bound must be (0.95); 0 takes drops as measured.")
     ] = None,
+    guard: Annotated[
+        str | None, typer.Option(help="Keep the bound on training examples, too: auto, on or off.")
+    ] = None,
+    first_share: Annotated[
+        float | None, typer.Option(help="Share of a layer's units that the first cut removes.")
+    ] = None,
+    last_share: Annotated[
+        float | None, typer.Option(help="A layer closes when its share would fall below this.")
+    ] = None,
     max_iterations: Annotated[int | None, typer.Option(help="Candidates to try at most.")] = None,
     as_printed: Annotated[bool, typer.Option("--as-printed", help="SNARE without our extensions.")] = False,
-    no_distil: Annotated[bool, typer.Option("--no-distil", help="Learn from the labels only.")] = False,
+    distil: Annotated[
+        bool | None,
+        typer.Option(
+            "--distil/--no-distil", help="Learn from the unreduced network, or from the labels only."
+        ),
+    ] = None,
+    distil_weight: Annotated[
+        float | None, typer.Option(help="How much of the learning is from the unreduced network (0.5).")
+    ] = None,
     compensate: Annotated[str | None, typer.Option(help="none, mean or least-squares.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="How often closed layers are opened.")] = None,
+    retrain_examples: Annotated[
+        int | None, typer.Option(help="Retrain each candidate on so many examples.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="How often the search goes through the layers.")] = None,
+    patience: Annotated[
+        float | None, typer.Option(help="Each further round retrains so many times as long.")
+    ] = None,
     finish_epochs: Annotated[
         int | None, typer.Option(help="Train what a round accepted for so long.")
     ] = None,
@@ -66,6 +92,8 @@ def reduce(
 ) -> None:
     """Cut a trained network down for as long as its accuracy stays within a bound."""
     asked = o.given(**locals())  # every option by its name, for the run's record
+    if distil is False:
+        asked["distil"] = False  # switched off, not merely left alone
     if resume:
         _resumed(network, out, asked)
     else:
@@ -124,8 +152,6 @@ def settings_of(source: Source, data: str, asked: Mapping[str, Any]) -> ReduceSe
     explicit = {key: asked[key] for key in _RETRAINING if key in asked}
     retrain = base.retrain.but(**{**inherited, **explicit})
     changes = {key: value for key, value in asked.items() if key in ReduceSettings.model_fields}
-    if "no_distil" in asked:
-        changes["distil"] = False
     if "finish_epochs" in asked:
         changes["finish"] = retrain.but(epochs=asked["finish_epochs"], schedule="cosine").model_dump()
     return base.but(**changes, retrain=retrain.model_dump())
