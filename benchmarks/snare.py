@@ -84,10 +84,10 @@ MNIST = ReduceSettings(
     gamma=0.0,
     beta=2.0,
     retrain=adam(5, schedule="linear", warmup_epochs=0, distil_weight=0.0, augment="shift", shift=1),
-    retrain_examples=27_500,
-    rounds=3,
+    retrain_examples=20_000,
+    rounds=2,
     patience=1.5,
-    finish=adam(30, augment="shift", shift=1),
+    finish=adam(20, distil_weight=0.0, augment="shift", shift=1),
 )
 PHONE = ReduceSettings(
     max_drop=2.5,
