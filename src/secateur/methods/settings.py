@@ -44,9 +44,9 @@ class ReduceSettings(BaseModel):
         inputs: Whether features of the network's input may be removed, too.
         beta: Weight of a layer's share of the parameters in its reduction potential.
         gamma: Weight of its share of the multiply-adds.
-        first_share: Share of a layer's units that the first operation on it removes.
+        first_share: Share of a layer's units that the first cut of it removes; halved with each candidate that is rejected.
         last_share: A layer closes when its share would fall below this.
-        max_iterations: How many candidates are retrained at most.
+        max_iterations: How many candidates are tried at most.
         retrain: How a candidate is retrained.
         guard: Whether the drop on training examples must be within the bound, too. ``auto`` does so where validation
             examples come in groups (few persons), whose accuracy hundreds of decisions would fit.
@@ -57,10 +57,12 @@ class ReduceSettings(BaseModel):
         distil: Candidates also learn from the unreduced network's answers (how much: ``retrain.distil_weight``).
         compensate: What the layers behind a cut do before retraining: nothing, take the removed units' means into their
             biases, or be refitted by least squares.
-        learn_shares: Pass over operation sizes whose effect before retraining is beyond what a rejected candidate's was.
-        rounds: How often the closed layers are opened again. Every further round retrains longer.
-        patience: By what the epochs of retraining are multiplied in each further round.
-        finish: How the result of a round is trained on; None leaves it as it is.
+        learn_shares: Pass over shares whose cut, before retraining, raises the loss by more than retraining made good so far
+            and by more than three times what it did not; a layer's smallest share is always tried.
+        rounds: How often the search goes through the layers; with each further round all are open again, at ``first_share``.
+        patience: By what the epochs of retraining are multiplied from each round to the next.
+        finish: How the network is trained on at the end of a round that accepted something, and kept if it is no worse; None
+            leaves it as it is.
         score_examples: How many training examples scores and compensation are computed on.
         seed: What every random choice follows from.
 

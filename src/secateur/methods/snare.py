@@ -1,8 +1,9 @@
 """SNARE: reduce a whole network, layer by layer, for as long as its accuracy stays within a bound.
 
-``best``: while some layer is open, take the one with the greatest potential times operation size; remove that share of its
-units by a criterion; retrain; accept the candidate if its accuracy is within the bound, else discard it and halve the size
-for that layer; below the smallest size the layer closes.
+Each layer has an operation size, the share of its units that the next cut removes. While some layer is open, take the one
+with the greatest potential times operation size; remove that share of its units, chosen by a criterion; retrain; accept the
+candidate if its accuracy is within the bound, else discard it and halve the size for that layer; below the smallest size the
+layer closes.
 
 Source: SNARE (KIT, 2020), chapter 5, with the reading that the *greatest* score is taken (the pseudocode prints argmin, the
 score is a potential). Everything beyond it is an option of :class:`secateur.methods.settings.ReduceSettings`.

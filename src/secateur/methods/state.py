@@ -14,7 +14,7 @@ class SearchState:
     Attributes:
         iteration: Candidates tried.
         round: The current round, from 0.
-        shares: The operation size of each layer.
+        shares: The operation size of each layer (the share of its units that the next cut removes) that is not the first.
         closed: Layers whose size fell below the smallest.
         best: The best validation accuracy reached, in percent.
         accepted_shock: The greatest rise in loss by a cut that retraining made good, in this round.
