@@ -91,8 +91,10 @@ MNIST = ReduceSettings(
 )
 DENSE = MNIST.but(
     inputs=True,
-    retrain=adam(5, schedule="linear", warmup_epochs=0, augment="shift", shift=1),
-    finish=adam(30, augment="shift", shift=1),
+    retrain=adam(6, schedule="linear", warmup_epochs=0, augment="shift", shift=1),
+    retrain_examples=None,
+    rounds=4,
+    finish=adam(40, augment="shift", shift=1),
 )
 PHONE = ReduceSettings(
     max_drop=3.5,
