@@ -166,6 +166,27 @@ def test_compensation_helps_where_it_is_not_exact():
     assert errors[0] < errors[1] < errors[2]
 
 
+@pytest.mark.parametrize("ridge", [0.0, 1e-3])
+def test_units_that_do_not_vary_explain_nothing(ridge):
+    """Where all kept units are dead or constant, readers get the means of the removed ones, and nothing breaks."""
+    for bias in (0.0, 0.3):
+        model = net(nn.ReLU())
+        with torch.no_grad():
+            for layer in (model.first, model.second, model.hidden):
+                layer.weight[:3] = 0
+                layer.bias[:3] = bias
+        channels = secateur.watch(model, X)
+        plan = plan_for(channels, [change_of(g, np.arange(3)) for g in channels.groups])
+        seen = observe(model, channels, batches(), needs=[Need.COVARIANCE])
+
+        better = compensate(plan, seen, ridge=ridge)
+
+        matrices = [mix.matrix for change in better.changes for mix in change.mixes.values()]
+        assert matrices
+        assert all(np.abs(matrix[3:]).max() < 0.01 for matrix in matrices)
+        assert outputs_of(secateur.apply(model, better), X)[0].isfinite().all()
+
+
 def test_compensation_refuses_nonsense():
     """A negative ridge, an unknown method and observations of another network are refused."""
     model = net()

@@ -22,16 +22,23 @@ Fit: TypeAlias = "Callable[[Covariance, NDArray[np.int64], bool], Mix | None]"
 """From what a reader saw, the kept units and whether it has a bias to how it makes up for the removed ones."""
 
 
+_NOISE = 1e-12
+"""Share of the greatest second moment that counts as rounding errors."""
+
+
 def _least_squares(seen: Covariance, kept: NDArray[np.int64], has_bias: bool, *, ridge: float) -> Mix:
     """The combination of kept units that is nearest to each old unit on the samples seen.
 
     With C the (centred, if a bias can take the mean) second moment: A = C[:, K] (C[K, K] + r I)^-1, one row an old unit.
-    Kept units stand for themselves exactly.
+    Kept units stand for themselves exactly. Kept units that do not vary (dead ones, say) explain nothing: r is never so small
+    that their rounding errors would count, or that the system has no solution.
     """
+    gram = seen.gram.double().numpy()
     moment = (seen.covariance if has_bias else seen.gram).double().numpy()
     mean = seen.mean.double().numpy()
     inner = moment[np.ix_(kept, kept)]
-    strength = ridge * max(float(np.trace(inner)) / len(kept), np.finfo(np.float64).tiny)
+    least = max(_NOISE * float(gram.diagonal().max()), float(np.finfo(np.float64).tiny))
+    strength = max(ridge * float(np.trace(inner)) / len(kept), least)
     inverted = np.linalg.solve(inner + strength * np.eye(len(kept)), moment[kept])
     solved = np.asarray(inverted.T, dtype=np.float64)
     solved[kept] = np.eye(len(kept))
