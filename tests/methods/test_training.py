@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from secateur import data, load, networks
 from secateur.errors import DataError, RunError
@@ -67,6 +68,20 @@ def test_a_stopped_training_ends_like_an_unbroken_one(digits, whole, tmp_path, e
     assert result.file.read_bytes() == whole.file.read_bytes()
 
 
+def test_a_training_stopped_in_its_first_epoch_goes_on_from_its_own_start(digits, whole, tmp_path):
+    """Whatever the weights of the network that is given to go on with."""
+
+    def cut(done: int, total: int) -> None:
+        raise PlugError
+
+    with pytest.raises(PlugError):
+        train(fresh(), digits, SETTINGS, out=tmp_path / "run", seed=5, on_batch=cut)
+    result = train(networks.build("digits-net", seed=9), digits, out=tmp_path / "run", resume=True)
+
+    assert same(result.model, whole.model)
+    assert result.history == whole.history
+
+
 def test_the_file_is_the_trained_network(whole, digits):
     """The saved network is the one that was measured."""
     assert same(load(whole.file), whole.model)
@@ -100,5 +115,15 @@ def test_what_does_not_fit_leaves_no_folder(digits, tmp_path):
     """Data that the network does not take are refused before a folder is made."""
     with pytest.raises(DataError, match="does not take inputs"):
         train(networks.build("lenet5"), digits, SETTINGS, out=tmp_path / "run")
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_classes_that_do_not_fit_are_told_before_anything_is_trained(digits, tmp_path):
+    """A network with more outputs than the data have classes would train, and fail when it is judged at the end."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
+
+    with pytest.raises(DataError, match="tells 12 classes apart"):
+        train(network, digits, SETTINGS, out=tmp_path / "run")
 
     assert not (tmp_path / "run").exists()

@@ -19,6 +19,7 @@ from secateur.store import RunFolder, model_snapshot, restore_model, save
 from secateur.store.atomic import TEMPORARY_SUFFIX
 from secateur.store.snapshots import Snapshots
 from secateur.train import EpochRecord, TrainSettings, TrainState, fit
+from secateur.train.state import restore
 
 KIND: Final = "train"
 _START: Final = "start"
@@ -70,7 +71,7 @@ def train(
     """Train a network in place and keep it in a folder, from which an interrupted training goes on.
 
     Args:
-        model: The network; on resuming, one of the same architecture (see :func:`started_in`).
+        model: The network; on resuming, one of the same architecture, whose weights do not matter.
         data: What to learn from. The test split is read once, at the end.
         settings: How to train; None takes the defaults. On resuming, those of the run hold and none are given.
         out: A new or empty folder; at the end it holds ``model.safetensors``.
@@ -105,9 +106,12 @@ def train(
                 raise RunError(
                     f"{out} was started with other settings; leave them out to go on with it, or name another folder"
                 )
+            if any("snapshot" in entry for entry in folder.entries()):
+                restore(model, folder.get(_START)[0])
             return _in_folder(folder, model, data, stored, on_epoch=on_epoch, on_batch=on_batch)
     chosen = settings or TrainSettings()
-    evaluate(model, data.validation.take(1))  # refuse what does not fit before there is a folder
+    # refuse what does not fit before there is a folder, and classes that are told only when all is trained
+    evaluate(model, data.validation.take(1), classes=data.classes)
     document = {
         "train": chosen.model_dump(mode="json", exclude_none=True),
         "seed": seed,
