@@ -238,3 +238,12 @@ def test_a_folder_is_not_overwritten_and_other_settings_do_not_resume(
         secateur.reduce(net, digits, settings=SETTINGS, out=tmp_path / "run", resume=True)
     with pytest.raises(RunError):
         secateur.reduce(net, digits, out=tmp_path / "nowhere", resume=True)
+
+
+def test_a_run_does_not_go_on_with_another_network(digits: Splits, net: nn.Module, tmp_path: Path) -> None:
+    """Its weights would silently become what the drop is counted from."""
+    secateur.reduce(net, digits, settings=SETTINGS.but(max_iterations=1), out=tmp_path / "run")
+
+    for other in (networks.build("digits-net", seed=9), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))):
+        with pytest.raises(RunError, match="started from another network"):
+            secateur.reduce(other, digits, out=tmp_path / "run", resume=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from secateur._model import check_finite, named_tensors
@@ -73,7 +74,7 @@ def reduce(
         SettingsError: An option is unknown or out of its range, or two contradict each other.
         ModelError: The network holds values that are not finite, or nothing in it can be cut.
         DataError: Network and data do not fit.
-        RunError: The folder is in use, not a run, or of another version.
+        RunError: The folder is in use, not a run, of another version, or was started from another network.
 
     Example:
         >>> import secateur
@@ -203,10 +204,25 @@ class _Reduction:
             self.folder.put(_UNREDUCED, tensors, document)
             self.folder.append({"event": "start", "snapshot": _UNREDUCED, "history": self.earlier})
             return None, None
+        self._check_given()
         if self.snapshot == _UNREDUCED:
             return state, None
         tensors, document = self.folder.get(self.snapshot)
         return state, restore_model(lambda: copy.deepcopy(self.unreduced), tensors, document)
+
+    def _check_given(self) -> None:
+        """Refuse to go on with another network than the run's: drops would be counted from it."""
+        if self.folder is None:
+            return
+        stored, _ = self.folder.get(_UNREDUCED)
+        given, _ = model_snapshot(self.unreduced)
+        if stored.keys() != given.keys() or any(
+            not torch.equal(given[name].cpu(), tensor) for name, tensor in stored.items()
+        ):
+            raise RunError(
+                f"{self.folder.path} was started from another network than the one given; give that one"
+                " (`secateur.methods.unreduced_in` reads it from the folder)"
+            )
 
     def run(self) -> ReduceResult:
         """Search to the end, and judge the result."""
