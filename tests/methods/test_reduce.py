@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -247,3 +248,16 @@ def test_a_run_does_not_go_on_with_another_network(digits: Splits, net: nn.Modul
     for other in (networks.build("digits-net", seed=9), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))):
         with pytest.raises(RunError, match="started from another network"):
             secateur.reduce(other, digits, out=tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_of_another_number_format_is_reduced_in_it(
+    digits: Splits, net: nn.Module, dtype: torch.dtype
+) -> None:
+    """Data are float32; a network in double or half precision is trained and reduced as it is."""
+    settings = SETTINGS.but(max_iterations=2, max_drop=90.0)
+
+    result = secateur.reduce(copy.deepcopy(net).to(dtype), digits, settings=settings)
+
+    assert result.cost_after.parameters < result.cost_before.parameters
+    assert {parameter.dtype for parameter in result.model.parameters()} == {dtype}

@@ -127,3 +127,11 @@ def test_classes_that_do_not_fit_are_told_before_anything_is_trained(digits, tmp
         train(network, digits, SETTINGS, out=tmp_path / "run")
 
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_in_double_precision_is_trained_in_it(digits, tmp_path):
+    """Data are float32; they are turned into the network's own number format."""
+    result = train(fresh().double(), digits, SETTINGS.but(epochs=1), out=tmp_path / "run")
+
+    assert {parameter.dtype for parameter in result.model.parameters()} == {torch.float64}
+    assert result.cost.parameters == 40_618

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from secateur.methods.snare import Search
 from secateur.methods.state import SearchState
 from secateur.store import RunFolder, model_snapshot, restore_model, save
 from secateur.surgery import CHANGES
+from secateur.train import dtype_of
 
 KIND = "reduce"
 MODEL_FILE = "model.safetensors"
@@ -93,6 +95,7 @@ def reduce(
     splits = data if isinstance(data, Splits) else load_data(data)
     chosen = _settings(max_drop, settings, options, resume=resume)
     check_finite(named_tensors(model))
+    splits = _in_format_of(model, splits)
     _check_outputs(model, splits)
     if out is None:
         if resume:
@@ -148,6 +151,14 @@ def _required(settings: ReduceSettings | None) -> ReduceSettings:
     if settings is None:
         raise SettingsError("max_drop is missing; say how many percentage points of accuracy may be lost")
     return settings
+
+
+def _in_format_of(model: nn.Module, data: Splits) -> Splits:
+    """The data in the network's own number format, in which it is watched, observed and trained."""
+    dtype = dtype_of(model)
+    if all(split.inputs.dtype == dtype for split in data.parts().values()):
+        return data
+    return replace(data, **{part: split.map(lambda x: x.to(dtype)) for part, split in data.parts().items()})
 
 
 def _check_outputs(model: nn.Module, data: Splits) -> None:

@@ -18,7 +18,7 @@ from secateur.methods.reduce import MODEL_FILE
 from secateur.store import RunFolder, model_snapshot, restore_model, save
 from secateur.store.atomic import TEMPORARY_SUFFIX
 from secateur.store.snapshots import Snapshots
-from secateur.train import EpochRecord, TrainSettings, TrainState, fit
+from secateur.train import EpochRecord, TrainSettings, TrainState, dtype_of, fit
 from secateur.train.state import restore
 
 KIND: Final = "train"
@@ -169,7 +169,7 @@ def _in_folder(
         best_epoch=result.best_epoch,
         validation=evaluate(model, data.validation, classes=data.classes),
         test=evaluate(model, data.test, classes=data.classes),
-        cost=CostModel(watch(model, data.train.inputs[:1])).total(),
+        cost=CostModel(watch(model, data.train.inputs[:1].to(dtype_of(model)))).total(),
         settings=settings,
         seconds=sum(record.seconds for record in result.history),
         file=folder.path / MODEL_FILE,
