@@ -261,3 +261,32 @@ def test_a_network_of_another_number_format_is_reduced_in_it(
 
     assert result.cost_after.parameters < result.cost_before.parameters
     assert {parameter.dtype for parameter in result.model.parameters()} == {dtype}
+
+
+class Recurrent(nn.Module):
+    """A convolution that an LSTM reads, beside a dense layer that another one reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.lstm = nn.Conv2d(1, 8, 2, 2), nn.LSTM(8, 10, batch_first=True)
+        self.first, self.second = nn.Linear(64, 12), nn.Linear(12, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        steps = self.conv(x).flatten(2).transpose(1, 2)
+        return self.lstm(steps)[0][:, -1] + self.second(self.first(x.flatten(1)).relu())
+
+
+def test_what_a_criterion_cannot_see_is_left_alone_and_said_so(digits: Splits, tmp_path: Path) -> None:
+    """A group whose reader cannot be watched reading stops neither the search nor the others; alone it is refused."""
+    settings = SETTINGS.but(max_drop=99.0, max_iterations=30)
+
+    result = secateur.reduce(Recurrent(), digits, settings=settings)
+
+    assert {step.group for step in result.history} == {"first"}
+    assert {layer.name: layer.width_after for layer in result.layers}["conv"] == 8
+    assert any("'conv' was left alone" in note and "LSTM" in note for note in result.notes)
+    with pytest.raises(NothingToCutError, match="nothing can be cut by this criterion"):
+        secateur.reduce(Recurrent(), digits, settings=settings.but(layers=("conv",)), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    by_weights = secateur.reduce(Recurrent(), digits, settings=settings.but(criterion="l1"))
+    assert {step.group for step in by_weights.history} == {"conv", "first"}

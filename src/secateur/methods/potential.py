@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -37,22 +37,40 @@ def chosen_groups(
 
 
 def check_choice(
-    channels: Channels, *, layers: Sequence[str] | None = None, kinds: Sequence[str] | None = None
+    channels: Channels,
+    *,
+    layers: Sequence[str] | None = None,
+    kinds: Sequence[str] | None = None,
+    unseen: Mapping[str, str] | None = None,
 ) -> None:
     """Refuse a network, or a choice of layers, of which nothing may be reduced.
 
+    Args:
+        channels: The network's groups.
+        layers: Patterns of names that were chosen.
+        kinds: Classes of modules that were chosen.
+        unseen: Groups that the criterion cannot score, and why.
+
     Raises:
-        NothingToCutError: No group is free, or none matches.
+        NothingToCutError: No group is free, none matches, or the criterion can score none.
     """
     if not channels.groups:
         reasons = "; ".join(f"{fixed.tensor}[{fixed.axis}] {fixed.reason}" for fixed in channels.fixed[:5])
         raise NothingToCutError(
             f"nothing can be cut: no group of channels is free ({reasons or 'no parameters'})"
         )
-    if not chosen_groups(channels, layers=layers, kinds=kinds):
+    chosen = chosen_groups(channels, layers=layers, kinds=kinds)
+    if not chosen:
         known = ", ".join(f"{group.name} ({group.kind})" for group in channels.groups)
         raise NothingToCutError(
             f"nothing can be cut: no group matches layers={layers}, kinds={kinds}; there are {known}"
+        )
+    hidden = unseen or {}
+    if all(group.name in hidden for group in chosen):
+        reasons = "; ".join(f"{group.name!r}: {hidden[group.name]}" for group in chosen[:5])
+        raise NothingToCutError(
+            f"nothing can be cut by this criterion, which needs to see what reads a group ({reasons}); use a weight"
+            " criterion such as 'l1'"
         )
 
 

@@ -26,7 +26,7 @@ from secateur.methods.listener import Listener
 from secateur.methods.potential import check_choice
 from secateur.methods.result import Layer, ReduceResult, Step
 from secateur.methods.settings import ReduceSettings
-from secateur.methods.snare import Search
+from secateur.methods.snare import Search, unseen
 from secateur.methods.state import SearchState
 from secateur.store import RunFolder, model_snapshot, restore_model, save
 from secateur.surgery import CHANGES
@@ -175,7 +175,8 @@ def _check_cuttable(model: nn.Module, data: Splits, settings: ReduceSettings) ->
     """Refuse an unknown criterion, and a network of which nothing may go, before there is a folder."""
     criterion_named(settings.criterion)
     channels = watch(model, data.train.inputs[:1], inputs=settings.inputs)
-    check_choice(channels, layers=settings.layers, kinds=settings.kinds)
+    hidden = unseen(model, channels, data.train, settings)
+    check_choice(channels, layers=settings.layers, kinds=settings.kinds, unseen=hidden)
 
 
 class _Reduction:
@@ -283,7 +284,7 @@ class _Reduction:
             settings=settings,
             seconds=seconds,
             folder=None if self.folder is None else self.folder.path,
-            notes=(*notes, *_remarks(self.history)),
+            notes=(*notes, *_left_alone(self.search.unseen, settings), *_remarks(self.history)),
         )
         self._save(result)
         return result
@@ -333,6 +334,13 @@ def _in_short(step: Step) -> dict[str, Any]:
     figures |= {"parameters": step.parameters, "macs": step.macs, "epochs": step.epochs}
     cut = {"group": step.group, "before": step.width_before, "after": step.width_after}
     return {**figures, "kind": step.kind, **(cut if step.group else {})}
+
+
+def _left_alone(hidden: Mapping[str, str], settings: ReduceSettings) -> tuple[str, ...]:
+    return tuple(
+        f"Group {group!r} was left alone, because the criterion {settings.criterion!r} cannot score it: {reason}."
+        for group, reason in hidden.items()
+    )
 
 
 def _remarks(history: list[Step]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 
 from secateur.channels import Channels, watch
 from secateur.cost import Cost, CostModel
-from secateur.criteria import score
+from secateur.criteria import criterion_named, score
+from secateur.criteria.score import BATCH_SIZE
 from secateur.data import Split, Splits
 from secateur.evaluate import Evaluation
 from secateur.methods.judge import Judge, Verdict
@@ -32,6 +34,7 @@ from secateur.methods.seeds import seed_for
 from secateur.methods.settings import ReduceSettings
 from secateur.methods.state import SearchState
 from secateur.observe import Need, observe
+from secateur.observe.values import AT_READERS
 from secateur.plan import Plan, compensate, plan
 from secateur.surgery import apply
 from secateur.train import EpochRecord, TrainSettings, fit, teacher_logits
@@ -87,8 +90,9 @@ class Search:
         self._sample = _sample(data.train, settings)
         self._answers: Tensor | None = None
         self.channels = self.watched(self.model)
+        self.unseen = unseen(self.model, self.channels, data.train, settings)
         if model is None:  # refuse before anything runs
-            check_choice(self.channels, layers=settings.layers, kinds=settings.kinds)
+            check_choice(self.channels, layers=settings.layers, kinds=settings.kinds, unseen=self.unseen)
 
     @property
     def before(self) -> Evaluation:
@@ -116,7 +120,9 @@ class Search:
         """The open layer with the greatest potential times operation size."""
         settings, state = self.settings, self.state
         chosen = chosen_groups(self.channels, layers=settings.layers, kinds=settings.kinds)
-        still_open = [group for group in chosen if group.name not in state.closed]
+        still_open = [
+            group for group in chosen if group.name not in state.closed and group.name not in self.unseen
+        ]
         ranked = potentials(self.channels, still_open, beta=settings.beta, gamma=settings.gamma)
         if not ranked:
             return None
@@ -185,7 +191,7 @@ class Search:
     def _plan(self, group: str, share: float) -> Plan:
         """Which units of one layer go, and what its readers do about it."""
         settings = self.settings
-        batches = list(self._sample.batches(128))
+        batches = list(self._sample.batches(BATCH_SIZE))
         scores = score(
             self.model,
             self.channels,
@@ -331,6 +337,15 @@ class Search:
             return f"{found.guard:.2f} points lost on training examples, beyond {bound}"
         most = " at most" if self.settings.confidence else ""
         return f"{self.settings.limit(found.drop):.2f} points lost{most}, beyond {bound}"
+
+
+def unseen(model: nn.Module, channels: Channels, train: Split, settings: ReduceSettings) -> Mapping[str, str]:
+    """The chosen groups that the criterion cannot score, because what reads them cannot be watched reading, and why."""
+    if not criterion_named(settings.criterion).needs & AT_READERS:
+        return {}
+    first = next(iter(_sample(train, settings).batches(BATCH_SIZE)))
+    chosen = [group.name for group in chosen_groups(channels, layers=settings.layers, kinds=settings.kinds)]
+    return observe(model, channels, [first], needs={Need.ACTIVATION}, groups=chosen).skipped
 
 
 def _sample(train: Split, settings: ReduceSettings) -> Split:
