@@ -314,3 +314,12 @@ def test_tensors_made_in_forward_go_where_the_pass_runs():
 
     assert widths(channels) == {"body": 6}
     assert not channels.notes
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_only_shapes_of_an_example_matter(dtype):
+    """A network in another number format than the example is watched without a remark."""
+    channels = secateur.watch(small().to(dtype), IMAGE)
+
+    assert widths(channels) == widths(secateur.watch(small(), IMAGE))
+    assert not channels.notes

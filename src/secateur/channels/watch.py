@@ -245,6 +245,7 @@ def watch(model: nn.Module, example: Any, *, inputs: bool = False) -> Channels:
     lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
     if lazy is not None:
         raise ModelError(f"{lazy!r} has no shape yet; run the network once on data, then watch it")
+    example = _in_format_of(model, example)
     if inputs:
         example = _kept_features(model, example)
     try:
@@ -260,6 +261,15 @@ def watch(model: nn.Module, example: Any, *, inputs: bool = False) -> Channels:
             ) from error
         watched.ties.notes.append(f"watched on real tensors, because on meta tensors: {_told(first)}")
     return _channels(model, watched, _batch_size(example))
+
+
+def _in_format_of(model: nn.Module, example: Any) -> Any:
+    """The example in the network's number format, where it has a single one: only shapes matter."""
+    formats = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    if len(formats) != 1:
+        return example
+    (dtype,) = formats
+    return with_tensors(example, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
 def _kept_features(model: nn.Module, example: Any) -> Any:
