@@ -116,6 +116,10 @@ def test_bounds_are_counted(tables):
 
     assert heads[-1] == "bound held on test data"
     assert lines[0][-1] == "2 of 3"
+    on_the_bound = reduction(
+        0, max_drop=0.9, error_before=2.2, error_after=3.1
+    )  # 0.9000000000000004 in binary
+    assert tables.reductions([on_the_bound])[1][0][-1] == "1 of 1"
 
 
 @pytest.mark.parametrize(
