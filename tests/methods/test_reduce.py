@@ -263,6 +263,19 @@ def test_a_network_of_another_number_format_is_reduced_in_it(
     assert {parameter.dtype for parameter in result.model.parameters()} == {dtype}
 
 
+def test_a_run_does_not_go_on_with_other_data(digits: Splits, net: nn.Module, tmp_path: Path) -> None:
+    """Decisions would be made on examples that the network was trained on."""
+    secateur.reduce(net, digits, settings=SETTINGS.but(max_iterations=1), out=tmp_path / "run")
+
+    for other in (
+        data.load("digits", limit=400, seed=1),
+        data.load("digits", limit=300),
+        replace(digits, test=digits.test.map(lambda x: x + 1)),
+    ):
+        with pytest.raises(RunError, match="started on other data"):
+            secateur.reduce(net, other, out=tmp_path / "run", resume=True)
+
+
 class Recurrent(nn.Module):
     """A convolution that an LSTM reads, beside a dense layer that another one reads."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur._model import check_finite, named_tensors
 from secateur.channels import Channels, watch
@@ -35,6 +36,8 @@ from secateur.train import dtype_of
 KIND = "reduce"
 MODEL_FILE = "model.safetensors"
 _UNREDUCED = "unreduced"
+_LOOKED_AT = 64
+"""Inputs by which data are told apart, beside all labels."""
 
 
 def reduce(
@@ -76,7 +79,7 @@ def reduce(
         SettingsError: An option is unknown or out of its range, or two contradict each other.
         ModelError: The network holds values that are not finite, or nothing in it can be cut.
         DataError: Network and data do not fit.
-        RunError: The folder is in use, not a run, of another version, or was started from another network.
+        RunError: The folder is in use, not a run, of another version, or was started from another network or on other data.
 
     Example:
         >>> import secateur
@@ -161,6 +164,18 @@ def _in_format_of(model: nn.Module, data: Splits) -> Splits:
     return replace(data, **{part: split.map(lambda x: x.to(dtype)) for part, split in data.parts().items()})
 
 
+def _print_of(data: Splits) -> dict[str, list[int]]:
+    """What tells data and their splits from others: of each part the count, all labels, and some inputs."""
+    return {
+        part: [len(split), _checksum(split.targets), _checksum(split.inputs[:_LOOKED_AT])]
+        for part, split in data.parts().items()
+    }
+
+
+def _checksum(values: Tensor) -> int:
+    return zlib.crc32(values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+
+
 def _check_outputs(model: nn.Module, data: Splits) -> None:
     """Refuse a network whose outputs do not fit the classes before anything is trained."""
     found = evaluate(model, data.validation.take(1))
@@ -205,16 +220,23 @@ class _Reduction:
         if self.folder is None:
             return None, None
         state: SearchState | None = None
+        known = _print_of(self.data)
         for entry in self.folder.entries():
             if "step" in entry:
                 self.history.append(Step(**entry["step"]))
                 state = SearchState.from_dict(entry["state"])
             self.snapshot = entry.get("snapshot", self.snapshot)
             self.earlier = entry.get("history", self.earlier)
+            if entry.get("data", known) != known:
+                raise RunError(
+                    f"{self.folder.path} was started on other data, or on other splits of them; give those that it was"
+                    " started on"
+                )
         if state is None and next(iter(self.folder.entries()), None) is None:
             tensors, document = model_snapshot(self.unreduced)
             self.folder.put(_UNREDUCED, tensors, document)
-            self.folder.append({"event": "start", "snapshot": _UNREDUCED, "history": self.earlier})
+            start = {"event": "start", "snapshot": _UNREDUCED, "history": self.earlier}
+            self.folder.append({**start, "data": _print_of(self.data)})
             return None, None
         self._check_given()
         if self.snapshot == _UNREDUCED:
