@@ -149,14 +149,14 @@ class Bound(Value):
             >>> bound.held_on_validation, bound.held_on_test
             (True, None)
             >>> bound.statement
-            'On validation the accuracy fell by 0.25 points, by at most 0.50 with 95 % confidence: within the bound of 0.5 points. There is no test split.'
+            'On validation the accuracy fell by 0.25 points, and at most 0.50 were lost with 95 % confidence: within the bound of 0.5 points. There is no test split.'
         """
         compared = -validation.low if with_sampling_error else -validation.points
         on_validation = compared <= max_drop
         on_test = None if test is None else -test.points <= max_drop
         limit = ""
         if with_sampling_error:
-            limit = f", by at most {max(compared, 0.0):.2f} with {validation.confidence * 100:g} % confidence"
+            limit = f", and at most {max(compared, 0.0):.2f} were lost with {validation.confidence * 100:g} % confidence"
         words = [
             f"On validation the accuracy {_moved(validation.points)}{limit}: "
             f"{_within(on_validation)} the bound of {max_drop:g} points."
