@@ -85,7 +85,7 @@ class Results:
                 self.document["rows"] = [
                     r for r in self.rows if any(r.get(k) != row.get(k) for k in self.keys)
                 ]
-            self.document["rows"].append(dict(row))
+            self.document["rows"].append({"commit": _commit(), **row})
             self.document["rows"].sort(key=lambda r: [str(r.get(key)) for key in self.keys])
             self.write()
 

@@ -183,7 +183,9 @@ def base_of(name: str, task: Task, splits: Splits, seed: int) -> tuple[nn.Module
     return model, seconds
 
 
-def row_of(name: str, arm: str, seed: int, result: ReduceResult, *, base_seconds: float) -> dict[str, Any]:
+def row_of(
+    name: str, arm: str, seed: int, result: ReduceResult, *, base_seconds: float, splits: Splits
+) -> dict[str, Any]:
     """One line of the results: architecture.md's keys of a reduction, and what else a reader asks."""
     before, after = result.cost_before, result.cost_after
     cuts = [step for step in result.history if step.kind == "cut"]
@@ -225,6 +227,11 @@ def row_of(name: str, arm: str, seed: int, result: ReduceResult, *, base_seconds
         kept = RESULTS / "networks" / row["file"]
         kept.parent.mkdir(parents=True, exist_ok=True)
         store.save(result.model, kept, evaluation={"test_error": row["error_after"], "data": row["data"]})
+        again = evaluate(store.load(kept), splits.validation).error
+        if again != result.evaluation_after.error:
+            raise RuntimeError(
+                f"{kept} gives {again} % on validation, the network it was made of {result.evaluation_after.error}"
+            )
     if name == "resnet20":
         row["curve"] = [[s.macs, round(s.accuracy, 2), s.accepted] for s in result.history]
     return row
@@ -236,10 +243,7 @@ def cell(results: Results, name: str, arm: str, seed: int) -> None:
     splits = data.load(task.data, seed=seed, validation=task.validation)
     base, seconds = base_of(name, task, splits, seed)
     result = secateur.reduce(copy.deepcopy(base), splits, settings=task.arms[arm].but(seed=seed))
-    again = evaluate(result.model, splits.test)
-    if again.error != result.test_after.error:
-        raise RuntimeError("the reduced network does not give the same error twice")
-    row = row_of(name, arm, seed, result, base_seconds=seconds)
+    row = row_of(name, arm, seed, result, base_seconds=seconds, splits=splits)
     results.add(row)
     print(
         f"{name:13s} {arm:32s} seed {seed}: parameters /{row['params_before'] / row['params_after']:.1f},"

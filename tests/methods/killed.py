@@ -18,7 +18,7 @@ from secateur.train import fit  # noqa: E402
 fit(net, splits.train, None, TrainSettings(epochs=3, lr=0.05, batch_size=50), seed=0)
 settings = ReduceSettings(
     max_drop=8.0,
-    max_iterations=12,
+    max_iterations=40,
     rounds=1,
     retrain=TrainSettings(epochs=2, lr=0.02, ema=0.9, keep="last"),
     score_examples=100,

@@ -203,6 +203,25 @@ def test_a_network_with_nan_is_refused(digits: Splits) -> None:
         secateur.reduce(sick, digits, max_drop=1.0)
 
 
+def test_a_frozen_network_is_refused(digits: Splits, tmp_path: Path) -> None:
+    """Nothing to train is said before a folder is made."""
+    frozen = networks.build("digits-net", seed=0).requires_grad_(False)
+    with pytest.raises(ModelError, match="no parameter of the network can be trained"):
+        secateur.reduce(frozen, digits, max_drop=1.0, out=tmp_path / "run")
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_merge_is_not_undone_by_compensation(digits: Splits, net: nn.Module) -> None:
+    """A criterion that says into what a unit folds is its own compensation."""
+    from secateur.methods import Search
+
+    search = Search(net, digits, SETTINGS.but(criterion="similarity"))
+    made = search._plan("dense1", 0.5)
+
+    assert list(made.changes[0].mixes) == ["*"]
+
+
 def test_a_network_of_other_classes_is_refused(digits: Splits) -> None:
     """Outputs that do not fit the classes are refused."""
     with pytest.raises(DataError, match="12 classes apart, digits has 10"):

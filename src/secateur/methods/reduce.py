@@ -19,7 +19,7 @@ from secateur.cost import CostModel
 from secateur.criteria import criterion_named
 from secateur.data import Splits
 from secateur.data import load as load_data
-from secateur.errors import DataError, RunError, SettingsError
+from secateur.errors import DataError, ModelError, RunError, SettingsError
 from secateur.evaluate import evaluate, paired_drop
 from secateur.methods.layers import layers_of
 from secateur.methods.listener import Listener
@@ -96,6 +96,11 @@ def reduce(
     splits = data if isinstance(data, Splits) else load_data(data)
     chosen = _settings(max_drop, settings, options, resume=resume)
     check_finite(named_tensors(model))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(
+            "no parameter of the network can be trained, so that no candidate could recover from a cut;"
+            " set requires_grad on those that may be trained"
+        )
     splits = _in_format_of(model, splits)
     _check_outputs(model, splits)
     if out is None:

@@ -205,7 +205,7 @@ class Search:
         made = plan(
             self.channels, scores, remove={group: min(at_least_one, (width - 1) / width)}, groups=[group]
         )
-        if settings.compensate != "none":
+        if settings.compensate != "none" and group not in scores.merges:  # a merge is a compensation already
             seen = observe(self.model, self.channels, batches, needs={Need.COVARIANCE}, groups=[group])
             made = compensate(made, seen, method=settings.compensate)
         return made
@@ -244,6 +244,10 @@ class Search:
                 return True
             return self.settings.give_up_early and self._hopeless(history, settings.epochs)
 
+        if (
+            stop and self.settings.accept_early
+        ):  # the epoch that was found to be within the bound is the one to keep
+            settings = settings.but(keep="last")
         distil = self.settings.distil and settings.distil_weight > 0
         answers = self._teacher_answers() if distil and settings.augment == "none" else None
         train, chosen = self._examples(purpose)
