@@ -332,7 +332,7 @@ class Search:
         )
 
     def _reason(self, tried: _Tried, found: Verdict, *, accepted: bool, epochs: int) -> str:
-        bound = f"the bound of {self.settings.max_drop:g} points"
+        bound = f"the bound of {self.settings.max_drop:g} point{'' if self.settings.max_drop == 1 else 's'}"
         if not tried.group:
             return "trained on, and no worse" if accepted else "training on did not help"
         if accepted:

@@ -159,7 +159,7 @@ class Bound(Value):
             limit = f", and at most {max(compared, 0.0):.2f} were lost with {validation.confidence * 100:g} % confidence"
         words = [
             f"On validation the accuracy {_moved(validation.points)}{limit}: "
-            f"{_within(on_validation)} the bound of {max_drop:g} points."
+            f"{_within(on_validation)} the bound of {in_points(max_drop)}."
         ]
         if test is None:
             words.append("There is no test split.")
@@ -175,6 +175,15 @@ class Bound(Value):
             held_on_test=on_test,
             statement=" ".join(words),
         )
+
+
+def in_points(value: float) -> str:
+    """A number of percentage points in words.
+
+    >>> in_points(1.0), in_points(0.5)
+    ('1 point', '0.5 points')
+    """
+    return f"{value:g} point{'' if value == 1 else 's'}"
 
 
 def _moved(points: float) -> str:

@@ -37,6 +37,7 @@ from secateur.report.document import (
     Method,
     OutputFile,
     Report,
+    in_points,
 )
 from secateur.report.html import write
 from secateur.store import save
@@ -86,7 +87,7 @@ def report_of(
     sizes = _sizes(result, unreduced)
     asked = settings.model_dump(mode="json", exclude={"max_drop", "confidence", "seed"})
     return Report(
-        title=f"{name} on {data.name}, reduced within {settings.max_drop:g} points",
+        title=f"{name} on {data.name}, reduced within {in_points(settings.max_drop)}",
         created=datetime.now(UTC),
         network=name,
         data=_data(data),

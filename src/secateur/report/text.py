@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from secateur.report.document import Change, Report
+from secateur.report.document import Change, Report, in_points
 
 MINUS: Final = "\N{MINUS SIGN}"
 NARROW: Final = "\N{NARROW NO-BREAK SPACE}"
@@ -152,7 +152,7 @@ def verdict(report: Report) -> str:
     ]
     kept = [place for place, true in held if true]
     broken = [place for place, true in held if not true]
-    limit = f"the bound of {bound.max_drop:g} points"
+    limit = f"the bound of {in_points(bound.max_drop)}"
     if not broken:
         return f"{result} {cost}; {limit} held {' and '.join(kept)}."
     if not kept:
