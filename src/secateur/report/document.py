@@ -1,7 +1,7 @@
 """The report of a reduction as values: what was cut, what it cost, and under which conditions.
 
 Numbers carry their unit in the name or here: accuracies and drops are percentages and percentage points, MACs are
-multiply-adds for one example (one multiply-add counts once), bytes are those of the saved file.
+multiply-adds for one example (one multiply-add counts once), bytes are those of the network saved without its history.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Figures(Value):
     Attributes:
         parameters: Trainable numbers.
         macs: Multiply-adds of one forward pass of one example.
-        bytes: Size of the saved file.
+        bytes: Size of the network saved without its history, so that before and after compare.
         validation: On the split by which decisions were made; the training never saw it.
         test: On the split that was read once, at the end; None where there is none.
     """
