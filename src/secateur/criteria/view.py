@@ -118,7 +118,8 @@ class View:
         The rows of all writers with their biases, and of all that is carried. A batch norm counts as the scale and shift
         that it amounts to in evaluation, :math:`s = \gamma / \sqrt{\sigma^2 + \epsilon}` and :math:`t = \beta - \mu s`;
         behind a single writer both are folded into its weight and bias, so that distances are those of the layers
-        that would run. (``eps`` is taken as 1e-5.)
+        that would run. That takes the norm to follow its writer directly: with a nonlinearity between the two, equal rows
+        need not compute the same. (``eps`` is taken as 1e-5.)
 
         Raises:
             ModelError: The group has no writers (the network's own input).
