@@ -35,15 +35,19 @@ class ReduceSettings(BaseModel):
     Attributes:
         max_drop: How many percentage points of accuracy may be lost.
         confidence: The bound is on the drop's upper confidence limit (one-sided), so that it holds on unseen data; 0
-            compares the drop as measured on the validation split, without its sampling error.
+            compares the drop as measured on the validation split, without its sampling error. Where each epoch is looked at
+            (``accept_early``), the risk is divided among the looks at a candidate.
         reference: What the drop is counted from: the network as given (``initial``), or the best accuracy reached on the
             way (``best``, as printed).
         criterion: Which units of a layer go first; a name that ``secateur.score`` knows.
         layers: Only groups whose names match one of these patterns (``conv*``); None for all.
         kinds: Only groups written by modules of these classes (``Linear``); None for all.
         inputs: Whether features of the network's input may be removed, too.
-        beta: Weight of a layer's share of the parameters in its reduction potential.
-        gamma: Weight of its share of the multiply-adds.
+        choose: Which layer's cut is tried next: that of the greatest ``potential`` times operation size (as printed), which
+            looks at sizes alone; or by its ``shock``: every layer's next cut is tried without retraining, and the one that
+            saves most for what it adds to the loss is taken. The second costs a look at the validation data a layer.
+        beta: Weight of a layer's share of the parameters in its reduction potential (and of parameters saved by a cut).
+        gamma: Weight of its share of the multiply-adds (and of those saved).
         first_share: Share of a layer's units that the first cut of it removes; halved with each candidate that is rejected.
         last_share: A layer closes when its share would fall below this.
         max_iterations: How many candidates are tried at most.
@@ -87,6 +91,7 @@ class ReduceSettings(BaseModel):
     layers: tuple[str, ...] | None = None
     kinds: tuple[str, ...] | None = None
     inputs: bool = False
+    choose: Literal["potential", "shock"] = "potential"
     beta: float = Field(default=1.0, ge=0)
     gamma: float = Field(default=1.0, ge=0)
     first_share: float = Field(default=0.64, gt=0, lt=1)

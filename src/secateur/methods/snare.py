@@ -20,7 +20,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from secateur.channels import Channels, watch
+from secateur.channels import Channels, Group, watch
 from secateur.cost import Cost, CostModel
 from secateur.criteria import criterion_named, score
 from secateur.criteria.score import BATCH_SIZE
@@ -28,7 +28,7 @@ from secateur.data import Split, Splits
 from secateur.evaluate import Evaluation
 from secateur.methods.judge import Judge, Verdict
 from secateur.methods.listener import Listener, Silent
-from secateur.methods.potential import Potential, check_choice, chosen_groups, potentials
+from secateur.methods.potential import check_choice, chosen_groups, potentials
 from secateur.methods.result import Step
 from secateur.methods.seeds import seed_for
 from secateur.methods.settings import ReduceSettings
@@ -41,6 +41,20 @@ from secateur.train import EpochRecord, TrainSettings, fit, teacher_logits
 
 _FAR = 3.0
 """A cut is passed over when its shock is so many times the smallest that retraining did not make good: less is noise."""
+
+
+_NOISE = 0.1
+"""Cuts whose shock is less than so much of the network's loss are compared by what they save alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """The next cut of a layer, and how much the loss rises by it before any retraining."""
+
+    group: Group
+    share: float
+    plan: Plan
+    shock: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,7 @@ class Search:
         self.state.best = max(self.state.best, self.before.accuracy)
         self._sample = _sample(data.train, settings)
         self._answers: Tensor | None = None
+        self._cuts: dict[tuple[int, str, float], _Cut] = {}
         self.channels = self.watched(self.model)
         self.unseen = unseen(self.model, self.channels, data.train, settings)
         if model is None:  # refuse before anything runs
@@ -116,17 +131,39 @@ class Search:
             self._next_round()
         return None
 
-    def _pick(self) -> Potential | None:
-        """The open layer with the greatest potential times operation size."""
+    def _pick(self) -> _Cut | None:
+        """The cut to try next, of those open: of the layer that promises most, or the one that saves most for its shock."""
         settings, state = self.settings, self.state
         chosen = chosen_groups(self.channels, layers=settings.layers, kinds=settings.kinds)
         still_open = [
             group for group in chosen if group.name not in state.closed and group.name not in self.unseen
         ]
-        ranked = potentials(self.channels, still_open, beta=settings.beta, gamma=settings.gamma)
-        if not ranked:
+        if not still_open:
             return None
-        return max(ranked.values(), key=lambda entry: entry.score * self._share(entry.group.name))
+        if settings.choose == "shock":
+            return max((self._looked_at(group) for group in still_open), key=self._saving_for_shock)
+        ranked = potentials(self.channels, still_open, beta=settings.beta, gamma=settings.gamma)
+        most = max(ranked.values(), key=lambda entry: entry.score * self._share(entry.group.name))
+        return self._looked_at(most.group)
+
+    def _looked_at(self, group: Group) -> _Cut:
+        """The next cut of a layer and its shock, remembered for as long as the network stays what it is."""
+        share = self._share(group.name)
+        key = (self.state.accepted, group.name, share)
+        known = self._cuts.get(key)
+        if known is None:
+            self._cuts = {other: cut for other, cut in self._cuts.items() if other[0] == key[0]}
+            made = self._plan(group.name, share)
+            found = self.judge.look(apply(self.model, made))
+            known = self._cuts[key] = _Cut(group, share, made, self._shock(found))
+        return known
+
+    def _saving_for_shock(self, cut: _Cut) -> float:
+        """The shares of parameters and multiply-adds that a cut saves, for what it adds to the loss (small rises are noise)."""
+        before, after = CostModel(self.channels).total(), cut.plan.after
+        saved = self.settings.beta * (1 - after.parameters / before.parameters)
+        saved += self.settings.gamma * (1 - after.macs / max(before.macs, 1))
+        return saved / max(cut.shock, _NOISE * (self.current.loss or 0.0), 1e-12)
 
     def _next_round(self) -> None:
         state = self.state
@@ -150,43 +187,46 @@ class Search:
 
     # --- one candidate ----------------------------------------------------------------------------------------------
 
-    def _candidate(self, pick: Potential) -> Step | None:
-        """Cut, look, retrain, decide. None if the size was passed over."""
+    def _candidate(self, cut: _Cut) -> Step | None:
+        """Cut, retrain, decide. None if the size was passed over."""
         started = time.perf_counter()
-        group, share = pick.group, self._share(pick.group.name)
-        made = self._plan(group.name, share)
-        candidate = apply(self.model, made)
-        found = self.judge.look(candidate)
-        shock = self._shock(found)
-        if self._passed_over(share, shock):
-            self._halve(group.name)
+        group = cut.group.name
+        if self._passed_over(cut):
+            self._halve(group)
             return None
-        self.state.iteration += 1
-        tried = _Tried(group.name, share, group.width, len(made.changes[0].take), shock, made.after, started)
         retraining = self.settings.retraining(self.state.round)
-        self.listener.candidate(
-            self.state.iteration, group.name, tried.before, tried.after, retraining.epochs
-        )
+        looks = retraining.epochs + 1 if self.settings.accept_early else 1
+        candidate = apply(self.model, cut.plan)
+        found = self.judge.look(candidate, looks=looks)
+        self.state.iteration += 1
+        after = len(cut.plan.changes[0].take)
+        tried = _Tried(group, cut.share, cut.group.width, after, cut.shock, cut.plan.after, started)
+        self.listener.candidate(self.state.iteration, group, tried.before, tried.after, retraining.epochs)
         epochs = 0
         if not (self.settings.accept_early and self.judge.within(found, self.state.best)):
-            epochs = self._train(candidate, retraining, ("retrain", self.state.iteration), stop=True)
-            found = self.judge.look(candidate)
+            epochs = self._train(candidate, retraining, ("retrain", self.state.iteration), looks=looks)
+            found = self.judge.look(candidate, looks=looks)
         accepted = self.judge.within(found, self.state.best)
         step = self._judged(tried, found, accepted=accepted, epochs=epochs)
         if accepted:
             self._accept(candidate, found)
-            self.state.accepted_shock = max(self.state.accepted_shock, shock)
+            self.state.accepted_shock = max(self.state.accepted_shock, cut.shock)
         else:
-            self.state.rejected_shock = min(self.state.rejected_shock, shock)
-            self._halve(group.name)
+            self.state.rejected_shock = min(self.state.rejected_shock, cut.shock)
+            self._halve(group)
         self.listener.step(step)
         return step
 
-    def _passed_over(self, share: float, shock: float) -> bool:
+    def _passed_over(self, cut: _Cut) -> bool:
         """Whether what was learned says that retraining cannot make this cut good; the smallest size is always tried."""
-        learned = max(_FAR * self.state.rejected_shock, self.state.accepted_shock)
-        smallest = share / 2 < self.settings.last_share - 1e-12
-        return self.settings.learn_shares and not smallest and shock > learned
+        learned = max(
+            _FAR * self.state.rejected_shock,
+            self.state.accepted_shock,
+            self.current.loss
+            or 0.0,  # a cut that does not even double the loss says nothing: below, shocks are noise
+        )
+        smallest = cut.share / 2 < self.settings.last_share - 1e-12
+        return self.settings.learn_shares and not smallest and cut.shock > learned
 
     def _plan(self, group: str, share: float) -> Plan:
         """Which units of one layer go, and what its readers do about it."""
@@ -197,7 +237,7 @@ class Search:
             self.channels,
             settings.criterion,
             data=batches,
-            seed=seed_for(settings.seed, "score", self.state.iteration),
+            seed=seed_for(settings.seed, "score", self.state.accepted, group, share),
             groups=[group],
         )
         width = self.channels.group(group).width
@@ -217,7 +257,7 @@ class Search:
         started = time.perf_counter()
         candidate = copy.deepcopy(self.model)
         self.listener.candidate(self.state.iteration, "", 0, 0, settings.epochs)
-        epochs = self._train(candidate, settings, ("finish", self.state.iteration), stop=False)
+        epochs = self._train(candidate, settings, ("finish", self.state.iteration))
         found = self.judge.look(candidate)
         tried = _Tried("", 0.0, 0, 0, self._shock(found), cost, started)
         accepted = self.judge.within(found, self.state.best) and found.accuracy >= self.current.accuracy
@@ -229,24 +269,28 @@ class Search:
         return step
 
     def _train(
-        self, candidate: nn.Module, settings: TrainSettings, purpose: tuple[str, int], *, stop: bool
+        self,
+        candidate: nn.Module,
+        settings: TrainSettings,
+        purpose: tuple[str, int],
+        *,
+        looks: int | None = None,
     ) -> int:
-        """Retrain a candidate in place; how many epochs it took."""
+        """Retrain a candidate in place, to the end if no number of looks is given; how many epochs it took."""
         history: list[float] = []
 
         def enough(record: EpochRecord) -> bool:
-            found = self.judge.verdict(record.correct)
+            found = self.judge.verdict(record.correct, looks=looks or 1)
             self.listener.epoch(record, found.drop)
             history.append(self.judge.limit(found))
-            if not stop:
+            if looks is None:
                 return False
             if self.settings.accept_early and self.judge.within(found, self.state.best):
                 return True
             return self.settings.give_up_early and self._hopeless(history, settings.epochs)
 
-        if (
-            stop and self.settings.accept_early
-        ):  # the epoch that was found to be within the bound is the one to keep
+        if looks is not None and self.settings.accept_early:
+            # the epoch that was found to be within the bound is the one to keep
             settings = settings.but(keep="last")
         distil = self.settings.distil and settings.distil_weight > 0
         answers = self._teacher_answers() if distil and settings.augment == "none" else None
@@ -303,6 +347,7 @@ class Search:
         self.current = found
         self.state.best = max(self.state.best, found.accuracy)
         self.state.gained = True
+        self.state.accepted += 1
         self.channels = self.watched(candidate)
 
     def watched(self, model: nn.Module) -> Channels:

@@ -13,6 +13,7 @@ class SearchState:
 
     Attributes:
         iteration: Candidates tried.
+        accepted: Candidates accepted: the number of the network in hand.
         round: The current round, from 0.
         shares: The operation size of each layer (the share of its units that the next cut removes) that is not the first.
         closed: Layers whose size fell below the smallest.
@@ -25,6 +26,7 @@ class SearchState:
     """
 
     iteration: int = 0
+    accepted: int = 0
     round: int = 0
     shares: dict[str, float] = field(default_factory=dict[str, float])
     closed: list[str] = field(default_factory=list[str])
