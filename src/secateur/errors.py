@@ -7,7 +7,7 @@
     ├── ModelError (ValueError)         the network cannot be used as asked
     │   ├── UnknownNetworkError         no network of that name
     │   ├── WatchError                  the forward pass failed while it was watched
-    │   └── NothingToCutError           no group of channels may be removed
+    │   └── NothingToCutError           no channel may be removed, or none would be
     ├── DataError (ValueError)          the data cannot be used: shape, labels, not finite
     │   └── MissingDataError            the data set is not where it was looked for
     ├── PlanError (ValueError)          a plan cannot be made, or was made for another model
@@ -42,7 +42,7 @@ class WatchError(ModelError):
 
 
 class NothingToCutError(ModelError):
-    """No group of channels may be removed."""
+    """No channel may be removed, or of what was asked for none would be."""
 
 
 class DataError(SecateurError, ValueError):

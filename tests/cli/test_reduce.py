@@ -106,7 +106,7 @@ def test_what_is_reduced_again_is_retrained_as_it_was_trained(secateur, base, sm
         "--data",
         "digits",
         "--max-drop",
-        5,
+        60,
         "--out",
         out,
         "--max-iterations",
@@ -224,3 +224,20 @@ def test_the_journal_agrees_with_the_report(small, report, lines_of):
         (step["parameters"], step["accepted"]) for step in steps
     ]
     assert json.loads(report.to_json())["iterations"][0]["reason"] == steps[0]["reason"]
+
+
+def test_nothing_removed_is_an_error_with_the_reason(secateur, base, tmp_path):
+    """A bound that no candidate holds ends with code 2 and the nearest candidate; report and network are written all the same."""
+    out = tmp_path / "small"
+
+    said = secateur(
+        "reduce", base, "--data", "digits", "--max-drop", 0, "--out", out, "--criterion", "random",
+        "--compensate", "none", "--max-iterations", 1, "--epochs", 1,
+    )  # fmt: skip
+
+    assert said.code == 2
+    last = said.err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "Nothing was removed: none of 1 candidates stayed within the bound (nearest: " in last
+    assert "A wider bound" in last
+    assert {"model.safetensors", "report.html"} <= {file.name for file in out.iterdir()}

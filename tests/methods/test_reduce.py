@@ -174,7 +174,13 @@ def test_nothing_removed_is_said(digits: Splits, net: nn.Module) -> None:
     result = secateur.reduce(net, digits, settings=settings)
 
     assert result.cost_after == result.cost_before
-    assert "Nothing was removed" in result.notes[0]
+    step = result.history[0]
+    assert not result.removed
+    assert "Nothing was removed: none of 1 candidates" in result.notes[0]
+    assert (
+        f"nearest: {step.group} {step.width_before} to {step.width_after}, {step.reason}" in result.notes[0]
+    )
+    assert result.notes[0] in str(result)
 
 
 @pytest.mark.parametrize(

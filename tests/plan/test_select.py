@@ -15,7 +15,7 @@ import secateur
 from secateur.cost import CostModel
 from secateur.criteria import Merge, Scores
 from secateur.errors import BudgetError, NothingToCutError, PlanError, SettingsError
-from secateur.plan import Bytes, Change, Macs, Parameters, change_of, plan, plan_for
+from secateur.plan import Bytes, Change, Macs, Parameters, Plan, change_of, plan, plan_for
 from secateur.testing import cost_of
 
 
@@ -124,7 +124,10 @@ def test_widths_are_rounded_up(round_to, options):
 
 def test_widths_below_the_multiple_stay():
     """A group narrower than `round_to` is left alone, and a budget that this makes unreachable says so."""
-    assert plan(CHANNELS, scores(), remove=0.9, round_to=8).changes == ()
+    with pytest.raises(
+        NothingToCutError, match=r"0: 6 units, less what was asked for, round up to 6 \(round_to=8\)"
+    ):
+        plan(CHANNELS, scores(), remove=0.9, round_to=8)
     with pytest.raises(BudgetError, match="with 8 of the units left in each of 3 groups"):
         plan(CHANNELS, scores(), budget=Macs(at_most=0.9), round_to=8)
 
@@ -201,6 +204,54 @@ def test_budget_that_is_met_already_removes_nothing():
 
     assert made.changes == ()
     assert made.after == made.before
+
+
+NOTHING = {
+    "a share below one unit": ({"remove": 0.1}, "0: a share of 0.1 of 6 units is less than one"),
+    "by name": ({"remove": {"2": 0.2}}, "2: a share of 0.2 of 4 units is less than one"),
+    "of the whole": (
+        {"remove": 0.05, "scope": "global"},
+        "0, 2, 5: other groups' units have lower scores, and those were enough",
+    ),
+    "of one group": ({"remove": 0.1, "groups": ["5"]}, "0, 2: was not chosen; 5: a share of 0.1 of 5 units"),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_a_plan_that_would_remove_nothing_is_refused(name):
+    """A share so small that no unit goes is an error that says so of each group, and what to do."""
+    options, message = NOTHING[name]
+
+    with pytest.raises(NothingToCutError) as caught:
+        plan(CHANNELS, scores(), **options)
+
+    assert str(caught.value).startswith("nothing would be removed: ")
+    assert message in str(caught.value)
+    assert "ask for a larger share" in str(caught.value)
+
+
+@pytest.mark.parametrize("remove", [0.0, {}, {"2": 0.0}])
+def test_asking_for_nothing_gives_a_plan_of_nothing(remove):
+    """A share of zero is a plan without changes, which can be applied and says that nothing was asked for."""
+    made = plan(CHANNELS, scores(), remove=remove)
+
+    assert made.changes == ()
+    assert "stays: 0, 2, 5: none of it was asked for" in str(made)
+    torch.testing.assert_close(secateur.apply(NET, made)(X + 1), NET(X + 1), rtol=0, atol=0)
+
+
+def test_what_stays_is_listed_with_its_reason():
+    """A partial plan names the groups it leaves whole and the axes nobody can cut, also after being written down."""
+    values = scores()
+    made = plan(
+        CHANNELS, Scores("given", {k: v for k, v in values.values.items() if k != "5"}), remove={"0": 0.5}
+    )
+
+    for text in (str(made), str(Plan.from_json(made.to_json()))):
+        assert "stays: 2: none of it was asked for" in text
+        assert "stays: 5: has no score" in text
+        assert "stays: 0.weight[1]: reads the network's input" in text
+        assert "stays: 7.weight[0], 7.bias[0]: reaches the network's output" in text
 
 
 REFUSED = {

@@ -15,7 +15,7 @@ from secateur.cli.progress import ReduceProgress
 from secateur.cli.runs import about, folder_of, kept, required, stored_run
 from secateur.cli.sources import Source, data_options, open_data, open_network, trusted
 from secateur.data import Splits
-from secateur.errors import ModelError, SettingsError
+from secateur.errors import ModelError, NothingToCutError, SettingsError
 from secateur.methods import KIND, ReduceResult, ReduceSettings, unreduced_in
 from secateur.methods import reduce as reduce_in
 from secateur.networks import names
@@ -139,6 +139,10 @@ def _reported(result: ReduceResult, unreduced: nn.Module, splits: Splits, noted:
         result, data=splits, network=noted["spec"], unreduced=unreduced, command=noted["command"]
     )
     show.reduced(report, result.folder)
+    if not result.removed:
+        raise NothingToCutError(
+            " ".join(note for note in result.notes if note.startswith("Nothing was removed"))
+        )
 
 
 def settings_of(source: Source, data: str, asked: Mapping[str, Any]) -> ReduceSettings:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from secateur.channels import Channels, Group
 from secateur.cost import CostModel
 from secateur.errors import NothingToCutError
+from secateur.plan import why_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,7 @@ def check_choice(
         NothingToCutError: No group is free, none matches, or the criterion can score none.
     """
     if not channels.groups:
-        reasons = "; ".join(f"{fixed.tensor}[{fixed.axis}] {fixed.reason}" for fixed in channels.fixed[:5])
-        raise NothingToCutError(
-            f"nothing can be cut: no group of channels is free ({reasons or 'no parameters'})"
-        )
+        raise NothingToCutError(why_nothing(channels))
     chosen = chosen_groups(channels, layers=layers, kinds=kinds)
     if not chosen:
         known = ", ".join(f"{group.name} ({group.kind})" for group in channels.groups)

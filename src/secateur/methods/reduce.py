@@ -71,11 +71,13 @@ def reduce(
         options: Any option of :class:`secateur.methods.ReduceSettings`.
 
     Returns:
-        The reduced network with its history, evaluations and costs.
+        The reduced network with its history, evaluations and costs. Where no candidate held the bound, the network as it was:
+        ``removed`` is False, and the reason stands in ``notes``.
 
     Raises:
+        NothingToCutError: Nothing in the network, or in what was chosen of it, can be cut.
         SettingsError: An option is unknown or out of its range, or two contradict each other.
-        ModelError: The network holds values that are not finite, or nothing in it can be cut.
+        ModelError: The network holds values that are not finite, or has no parameter that can be trained.
         DataError: Network and data do not fit.
         RunError: The folder is in use, not a run, of another version, or was started from another network or on other data.
 
@@ -371,7 +373,11 @@ def _left_alone(hidden: Mapping[str, str], settings: ReduceSettings) -> tuple[st
 def _remarks(history: list[Step]) -> tuple[str, ...]:
     if any(step.accepted and step.kind == "cut" for step in history):
         return ()
+    if not history:
+        return ("Nothing was removed: no candidate was tried; allow more iterations.",)
+    nearest = min(history, key=lambda step: step.upper)
     return (
-        f"Nothing was removed: none of {len(history)} candidates stayed within the bound."
+        f"Nothing was removed: none of {len(history)} candidates stayed within the bound (nearest: {nearest.group}"
+        f" {nearest.width_before} to {nearest.width_after}, {nearest.reason})."
         " A wider bound, more validation examples or longer retraining may help.",
     )

@@ -129,15 +129,21 @@ class ReduceResult:
     notes: tuple[str, ...] = ()
 
     @property
+    def removed(self) -> bool:
+        """Whether anything was removed; if not, ``notes`` says why."""
+        return any(step.accepted and step.kind == "cut" for step in self.history)
+
+    @property
     def held(self) -> bool:
         """Whether the drop measured on the test split is within the bound."""
         return self.test_drop.points <= self.settings.max_drop
 
     def __str__(self) -> str:
         before, after = self.cost_before, self.cost_after
-        return (
+        figures = (
             f"{before.parameters:,} -> {after.parameters:,} parameters"
             f" ({before.parameters / max(after.parameters, 1):.1f}x),"
             f" {before.macs:,} -> {after.macs:,} MACs ({before.macs / max(after.macs, 1):.1f}x);"
             f" test accuracy {self.test_before.accuracy:.2f} -> {self.test_after.accuracy:.2f} %"
         )
+        return "\n".join([figures, *self.notes])

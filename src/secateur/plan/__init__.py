@@ -3,6 +3,7 @@
 from secateur.plan.budget import Budget, Bytes, Macs, Parameters
 from secateur.plan.change import ALL_READERS, Change, Mix, Plan
 from secateur.plan.compensate import compensate
+from secateur.plan.left import Left, why_nothing
 from secateur.plan.select import change_of, plan, plan_for
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Budget",
     "Bytes",
     "Change",
+    "Left",
     "Macs",
     "Mix",
     "Parameters",
@@ -18,4 +20,5 @@ __all__ = [
     "compensate",
     "plan",
     "plan_for",
+    "why_nothing",
 ]

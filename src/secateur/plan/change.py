@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from secateur.channels import Group, Member
 from secateur.cost import Cost
 from secateur.errors import PlanError
+from secateur.plan.left import Left
 
 ALL_READERS = "*"
 
@@ -89,6 +90,7 @@ class Plan:
         biases: The bias that belongs to a weight, where there is one.
         before: The cost before.
         after: The cost after, exactly what the cut network has.
+        left: The groups and tensor axes that stay whole, by reason.
     """
 
     digest: str
@@ -97,6 +99,7 @@ class Plan:
     biases: Mapping[str, str]
     before: Cost
     after: Cost
+    left: tuple[Left, ...] = ()
 
     def __post_init__(self) -> None:
         for group, change in zip(self.groups, self.changes, strict=True):
@@ -119,6 +122,7 @@ class Plan:
             f" {self.before.macs:,} -> {self.after.macs:,} MACs"
         ]
         lines += [f"  {change.group}: {change.width} -> {len(change.take)}" for change in self.changes]
+        lines += [f"  stays: {left}" for left in self.left]
         return "\n".join(lines)
 
     def to_json(self) -> str:
@@ -132,6 +136,7 @@ class Plan:
                 "biases": dict(self.biases),
                 "before": _cost_document(self.before),
                 "after": _cost_document(self.after),
+                "left": [{"names": list(left.names), "reason": left.reason} for left in self.left],
             },
             sort_keys=True,
         )
@@ -154,6 +159,7 @@ class Plan:
                 biases=dict(document["biases"]),
                 before=Cost(**document["before"]),
                 after=Cost(**document["after"]),
+                left=tuple(Left(tuple(one["names"]), one["reason"]) for one in document.get("left", [])),
             )
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, PlanError):

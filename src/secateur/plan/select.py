@@ -14,6 +14,7 @@ from secateur.criteria import Merge, Norm, Scores, normalised
 from secateur.errors import BudgetError, NothingToCutError, PlanError, SettingsError
 from secateur.plan.budget import Budget
 from secateur.plan.change import ALL_READERS, Change, Mix, Plan
+from secateur.plan.left import Left, fixed_axes, gathered, why_nothing
 
 Scope = Literal["layer", "global"]
 Remove: TypeAlias = float | Mapping[str, float]
@@ -44,10 +45,7 @@ def _count(group: Group, share: float, round_to: int) -> int:
 
 def _chosen(channels: Channels, scores: Scores, groups: Iterable[str] | None) -> list[Group]:
     if not channels.groups:
-        raise NothingToCutError(
-            "nothing can be cut: no group of channels is free. "
-            + "; ".join(f"{fixed.tensor}[{fixed.axis}] {fixed.reason}" for fixed in channels.fixed[:5])
-        )
+        raise NothingToCutError(why_nothing(channels))
     wanted = None if groups is None else [channels.group(name).name for name in groups]
     chosen = [g for g in channels.groups if g.name in scores.values and (wanted is None or g.name in wanted)]
     if not chosen:
@@ -83,8 +81,14 @@ def change_of(group: Group, kept: Indices, merge: Merge | None = None) -> Change
     return Change(group.name, group.width, kept, {ALL_READERS: Mix(matrix, shift if shift.any() else None)})
 
 
-def plan_for(channels: Channels, changes: Iterable[Change], model: CostModel | None = None) -> Plan:
-    """A plan of given changes, with what the network will then cost."""
+def plan_for(
+    channels: Channels,
+    changes: Iterable[Change],
+    model: CostModel | None = None,
+    *,
+    left: Iterable[Left] = (),
+) -> Plan:
+    """A plan of given changes, with what the network will then cost, and what is ``left`` alone and why."""
     model = model or CostModel(channels)
     real = [
         change
@@ -98,6 +102,7 @@ def plan_for(channels: Channels, changes: Iterable[Change], model: CostModel | N
         biases=channels.biases,
         before=model.total(),
         after=model.kept({change.group: change.take for change in real}),
+        left=tuple(left),
     )
 
 
@@ -172,6 +177,43 @@ def _within(ranking: _Ranking, model: CostModel, budget: Budget) -> dict[str, In
     return best
 
 
+def _why_left(
+    channels: Channels,
+    scores: Scores,
+    kept: Mapping[str, Indices],
+    *,
+    remove: Remove | None,
+    scope: Scope,
+    round_to: int,
+) -> tuple[Left, ...]:
+    """The groups of which nothing goes, by reason."""
+
+    def reason(group: Group) -> str:
+        if group.name not in scores.values:
+            return "has no score"
+        if group.name not in kept:
+            return "was not chosen"
+        share = remove.get(group.name, 0.0) if isinstance(remove, Mapping) else remove
+        if share == 0:
+            return "none of it was asked for"
+        by_layer = scope == "layer" or isinstance(remove, Mapping)
+        if share is not None and by_layer and int(share * group.width + 1e-9) == 0:
+            return f"a share of {share:g} of {group.width} units is less than one"
+        if round_to > 1:
+            return f"{group.width} units, less what was asked for, round up to {group.width} (round_to={round_to})"
+        return "other groups' units have lower scores, and those were enough"
+
+    whole = (group for group in channels.groups if len(kept.get(group.name, ())) in (0, group.width))
+    return gathered((group.name, reason(group)) for group in whole)
+
+
+def _asked(remove: Remove | None) -> bool:
+    """Whether a share above zero was asked for; a budget that is met already asks for nothing."""
+    if remove is None:
+        return False
+    return any(share > 0 for share in remove.values()) if isinstance(remove, Mapping) else remove > 0
+
+
 def plan(
     channels: Channels,
     scores: Scores,
@@ -200,7 +242,7 @@ def plan(
 
     Raises:
         SettingsError: Neither or both of ``remove`` and ``budget`` are given, or one is out of range.
-        NothingToCutError: No group may be cut.
+        NothingToCutError: No group may be cut, or of what was asked for not one unit could go; it says why.
         BudgetError: The budget cannot be reached.
         PlanError: The scores are of another network.
 
@@ -213,6 +255,8 @@ def plan(
         >>> print(plan(channels, scores, remove=0.5))
         1 groups, 3 channels removed: 68 -> 35 parameters, 60 -> 30 MACs
           0: 6 -> 3
+          stays: 0.weight[1]: reads an axis of the input
+          stays: 2.weight[0], 2.bias[0]: reaches the network's output
     """
     if (remove is None) == (budget is None):
         raise SettingsError(
@@ -234,7 +278,14 @@ def plan(
         total = sum(group.width for group in chosen)
         share = _share(float(remove if remove is not None else 0.0), "the network")
         kept = ranking.kept(min(int(share * total + 1e-9), len(ranking)))
+    left = _why_left(channels, scores, kept, remove=remove, scope=scope, round_to=round_to)
     changes = [
         change_of(channels.group(name), units, scores.merges.get(name)) for name, units in kept.items()
     ]
-    return plan_for(channels, changes, model)
+    made = plan_for(channels, changes, model, left=(*left, *fixed_axes(channels)))
+    if not made.changes and _asked(remove):
+        raise NothingToCutError(
+            f"nothing would be removed: {'; '.join(map(str, left))}; ask for a larger share, a smaller round_to, or"
+            " other groups"
+        )
+    return made

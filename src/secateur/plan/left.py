@@ -1,0 +1,76 @@
+"""What a plan leaves alone, and why: nothing that was asked for and not done goes unsaid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from secateur.channels import Channels
+
+_NAMED = 3
+"""Names listed for one reason before the rest are counted."""
+_LISTED = 5
+"""Axes listed where nothing at all can be cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Groups or tensor axes that a plan leaves whole for one reason.
+
+    Attributes:
+        names: The groups, or the tensor axes as ``tensor[axis]``.
+        reason: Why, to be read after the names.
+
+    Example:
+        >>> print(Left(("conv1", "conv2", "conv3", "conv4"), "was not chosen"))
+        conv1, conv2, conv3 and 1 more: was not chosen
+    """
+
+    names: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        more = len(self.names) - _NAMED
+        return f"{', '.join(self.names[:_NAMED])}{f' and {more} more' if more > 0 else ''}: {self.reason}"
+
+
+def gathered(reasons: Iterable[tuple[str, str]]) -> tuple[Left, ...]:
+    """Pairs of a name and its reason, each reason once, in the order in which reasons first appear.
+
+    >>> gathered([("a", "is small"), ("b", "is fixed"), ("c", "is small")])
+    (Left(names=('a', 'c'), reason='is small'), Left(names=('b',), reason='is fixed'))
+    """
+    found: dict[str, list[str]] = {}
+    for name, reason in reasons:
+        found.setdefault(reason, []).append(name)
+    return tuple(Left(tuple(names), reason) for reason, names in found.items())
+
+
+def fixed_axes(channels: Channels) -> tuple[Left, ...]:
+    """The tensor axes of a network that no plan can cut, by reason."""
+    return gathered((f"{fixed.tensor}[{fixed.axis}]", fixed.reason) for fixed in channels.fixed)
+
+
+def why_nothing(channels: Channels) -> str:
+    """Why a network has no group of channels that may go, and what can be done about it.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from secateur.channels import watch
+        >>> print(why_nothing(watch(nn.Linear(4, 2, bias=False), torch.zeros(1, 4))))
+        nothing can be cut: no group of channels is free (weight[0] reaches the network's output; weight[1] reads \
+an axis of the input); cut a network with inner layers, or free its input with inputs=True
+    """
+    lines = [f"{fixed.tensor}[{fixed.axis}] {fixed.reason}" for fixed in channels.fixed]
+    if len(lines) > _LISTED:
+        lines[_LISTED:] = [f"and {len(lines) - _LISTED} more axes"]
+    unknown = ", ".join(channels.unknown_ops)
+    advice = (
+        f"write a rule for {unknown}, which has none"
+        if unknown
+        else "cut a network with inner layers, or free its input with inputs=True"
+    )
+    return (
+        f"nothing can be cut: no group of channels is free ({'; '.join(lines) or 'no parameters'}); {advice}"
+    )
