@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from secateur.errors import ModelError
 
@@ -46,7 +47,7 @@ def left_as_found(model: nn.Module, *, values: bool = True) -> Generator[None]:
     """
     modules = list(model.modules())
     modes = [module.training for module in modules]
-    hooks = [(table, dict(table)) for module in modules for table in _tables(module)]
+    hooks = [(table, dict(table)) for module in modules for table in hook_tables(module)]
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     buffers = [(b, b.detach().clone()) for b in model.buffers()] if values else []
     attributes = [(vars(module), dict(vars(module)), dict(vars(module)["_buffers"])) for module in modules]
@@ -75,8 +76,48 @@ def left_as_found(model: nn.Module, *, values: bool = True) -> Generator[None]:
         _set_random_state(randomness)
 
 
-def _tables(module: nn.Module) -> list[dict[int, Any]]:
+def hook_tables(module: nn.Module) -> list[dict[int, Any]]:
+    """The tables in which a module keeps its hooks, always in the same order."""
     return [getattr(module, name) for name in _HOOK_TABLES]
+
+
+def wrapped_as(model: nn.Module) -> str | None:
+    """The attribute under which a wrapper of PyTorch's keeps the network; None for a network.
+
+    >>> wrapped_as(torch.optim.swa_utils.AveragedModel(nn.Linear(1, 1)))
+    'module'
+    >>> wrapped_as(nn.Linear(1, 1)) is None
+    True
+    """
+    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)):
+        return "module"
+    return "_orig_mod" if is_compiled(model) else None
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a module is what ``torch.compile`` makes of a network."""
+    if "_orig_mod" not in dict(model.named_children()):
+        return False
+    from torch._dynamo import OptimizedModule  # noqa: PLC0415 - slow, and loaded already where there is one
+
+    return isinstance(model, OptimizedModule)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network itself, without what ``torch.compile``, data parallelism or averaging put around it.
+
+    Names of tensors, plans and files are those of the network itself.
+
+    Example:
+        >>> network = nn.Linear(2, 3)
+        >>> unwrapped(nn.DataParallel(torch.compile(network, backend="eager"))) is network
+        True
+    """
+    slot = wrapped_as(model)
+    while slot is not None:
+        model = model.get_submodule(slot)
+        slot = wrapped_as(model)
+    return model
 
 
 def _random_state() -> tuple[Any, ...]:

@@ -2,13 +2,17 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from tests.strategies import random_plan
 from torch import nn
 
 import secateur
+from secateur.errors import ModelError
+from secateur.plan import change_of, plan_for
 from secateur.surgery.apply import _parts
+from secateur.surgery.optimizers import follow
 from secateur.surgery.tensors import change_axis
 from secateur.testing import randomise, unread
 
@@ -137,3 +141,75 @@ def test_several_optimisers_and_parameter_groups():
     assert [settings["lr"] for settings in first.param_groups] == [0.5, 0.1]
     assert first.param_groups[1]["params"][0] is small[3].weight
     assert second.param_groups[0]["params"][0] is small[6].weight
+
+
+def test_what_is_kept_for_rows_and_columns_follows_them():
+    """Adafactor keeps one number for each row and one for each column: those of the channels that stay are left."""
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+    optimiser = torch.optim.Adafactor(model.parameters(), lr=0.01)
+    x = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model(x).sum().backward()
+    optimiser.step()
+    rows = optimiser.state[model[0].weight]["row_var"].clone()
+    columns = optimiser.state[model[2].weight]["col_var"].clone()
+    channels = secateur.watch(model, x)
+    plan = plan_for(channels, [change_of(channels.group("0"), np.array([1, 4]))])
+
+    small = secateur.apply(model, plan, optimizer=optimiser)
+
+    first, last = optimiser.state[small[0].weight], optimiser.state[small[2].weight]
+    assert torch.equal(first["row_var"], rows[[1, 4]])
+    assert torch.equal(last["col_var"], columns[:, [1, 4]])
+    assert (first["col_var"].shape, last["row_var"].shape) == ((1, 5), (3, 1))
+    small(x).sum().backward()
+    optimiser.step()
+
+
+def test_an_optimiser_that_keeps_one_history_for_all_is_refused():
+    """L-BFGS cannot follow: nothing is changed, and the message says what to do."""
+    model = network()
+    optimiser = torch.optim.LBFGS(model.parameters(), max_iter=2)
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = nn.functional.cross_entropy(model(X), Y)
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    plan = random_plan(secateur.watch(model, X), ratio=0.5, seed=0)
+
+    with pytest.raises(
+        ModelError, match=r"LBFGS keeps .* cannot be cut with it; cut without it and make a new"
+    ):
+        secateur.apply(model, plan, optimizer=optimiser, inplace=True)
+
+    assert model[0].out_channels == 8
+    optimiser.step(loss)
+
+
+def test_an_optimiser_of_another_network_is_refused():
+    """It would go on training a network that nobody uses."""
+    model, old = network(), network()
+    plan = random_plan(secateur.watch(model, X), ratio=0.5, seed=0)
+
+    with pytest.raises(ModelError, match="SGD holds none of the network's parameters"):
+        secateur.apply(model, plan, optimizer=torch.optim.SGD(old.parameters()))
+
+
+def test_parameters_that_are_gone_are_let_go():
+    """A parameter that is no longer in the network leaves its optimiser with its name and its state."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimiser = torch.optim.SGD(model.named_parameters(), momentum=0.9)
+    model(torch.ones(1, 2)).sum().backward()
+    optimiser.step()
+    old = dict(model.named_parameters())
+    shapes = {id(p): tuple(p.shape) for p in old.values()}
+    del model[0]
+
+    follow([optimiser], model, axes={}, shapes=shapes, moved={id(p): p for p in old.values()})
+
+    (settings,) = optimiser.param_groups
+    assert [id(p) for p in settings["params"]] == [id(old["1.weight"]), id(old["1.bias"])]
+    assert settings["param_names"] == ["1.weight", "1.bias"]
+    assert {id(p) for p in optimiser.state} == {id(p) for p in model.parameters()}

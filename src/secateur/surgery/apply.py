@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur._model import named_tensors
+from secateur._model import named_tensors, unwrapped
 from secateur.channels import INPUT, Group, Member, digest_of
 from secateur.channels.inputs import keep_inputs
-from secateur.errors import PlanError
+from secateur.errors import PlanError, SettingsError
 from secateur.plan.change import Plan
 from secateur.surgery.modules import fit_attributes
-from secateur.surgery.tensors import Part, bias_shift, change_axis, new_order
+from secateur.surgery.optimizers import Axes, check_optimizers, follow
+from secateur.surgery.tensors import Part, bias_shift, changed, new_order
+from secateur.surgery.wrappers import check_wrappers, cut_inside, forget_graphs
 
 CHANGES = "_secateur_changes"
-_FORMATS = (torch.channels_last, torch.channels_last_3d)
 
 Parts = dict[str, dict[int, list[Part]]]
 
@@ -33,22 +34,6 @@ def _parts(plan: Plan) -> Parts:
             mix = change.mix_for(member.tensor) if member.role == "read" else None
             parts[member.tensor][member.axis].append(Part(member.indices, change.take, mix))
     return parts
-
-
-def _changed(tensor: Tensor, axes: dict[int, list[Part]], *, mixed: bool = True) -> Tensor:
-    """A tensor with all its axes changed; ``mixed=False`` only takes (for what is no weight: squared gradients)."""
-    result = tensor
-    for axis, parts in axes.items():
-        plain = parts if mixed else [Part(part.indices, part.take) for part in parts]
-        result = change_axis(result, axis, plain)
-    for memory_format, dimensions in zip(_FORMATS, (4, 5), strict=True):
-        if (
-            tensor.dim() == dimensions
-            and not tensor.is_contiguous()
-            and tensor.is_contiguous(memory_format=memory_format)
-        ):
-            return result.contiguous(memory_format=memory_format)
-    return result if result is not tensor else tensor.clone()
 
 
 def _shifts(plan: Plan, tensors: dict[str, Tensor], parts: Parts) -> dict[str, Tensor]:
@@ -73,16 +58,23 @@ def _new_tensors(model: nn.Module, plan: Plan, parts: Parts) -> dict[str, Tensor
         old = tensors[name].detach()
         if name in shifts:
             old = (old.to(torch.float64) + shifts[name]).to(old.dtype)
-        result[name] = _changed(old, parts[name]) if name in parts else old
+        result[name] = changed(old, parts[name]) if name in parts else old
     return result
 
 
-def _check(model: nn.Module, plan: Plan) -> None:
-    found = digest_of(model)
-    if found != plan.digest:
-        raise PlanError(
-            f"the plan was made for another network (structure {plan.digest}, this one is {found});"
-            " watch this network and make a plan for it"
+def _check(networks: Sequence[nn.Module], plan: Plan) -> None:
+    """Refuse a plan that was made for another network than one of these, and a network that is there twice."""
+    for network in networks:
+        found = digest_of(network)
+        if found != plan.digest:
+            raise PlanError(
+                f"the plan was made for another network (structure {plan.digest}, this one is {found});"
+                " watch this network and make a plan for it"
+            )
+    if len({id(network) for network in networks}) < len(networks):
+        raise SettingsError(
+            "one network is given twice, as `model` and in `averages` or twice there, so it would be cut twice;"
+            " give each network once"
         )
 
 
@@ -91,6 +83,7 @@ def apply(
     plan: Plan,
     *,
     optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None = None,
+    averages: nn.Module | Iterable[nn.Module] | None = None,
     inplace: bool = False,
 ) -> nn.Module:
     """Cut, merge or widen a network as planned: a new module of the same class.
@@ -98,18 +91,27 @@ def apply(
     Every tensor that writes or carries a channel is indexed by the plan's ``take``; every tensor that reads it is multiplied
     by its ``mix``. Mode, hooks, number and memory formats, devices and ``requires_grad`` stay. Gradients are not kept.
 
+    A network inside ``torch.compile``, ``DistributedDataParallel``, ``DataParallel`` or ``AveragedModel`` is cut inside, and
+    what comes back is wrapped in the same way, with the same options; graphs that were compiled are dropped. The plan is that of the network itself. On several
+    processes each one must call this with the same plan.
+
     Args:
         model: The network that the plan was made for. It is left as it is unless ``inplace``.
         plan: What to do.
         optimizer: Optimisers of ``model``: they are pointed at the new parameters, and their state (momentum, running
             squares) follows its channels. With ``inplace=False`` they no longer belong to ``model`` afterwards.
+        averages: Copies of ``model`` that go along, such as a moving average of its weights (an ``AveragedModel`` or a
+            module of the same class). Like the optimisers they are changed themselves, whatever ``inplace`` says.
         inplace: Change ``model`` itself, which needs no second copy in memory.
 
     Returns:
         The network as planned (``model`` itself if ``inplace``).
 
     Raises:
-        PlanError: The plan was made for another network.
+        PlanError: The plan was made for another network, or processes have different ones.
+        ModelError: An optimiser belongs to another network or keeps what cannot be cut, or a wrapper cannot be made again.
+            Nothing has changed then.
+        SettingsError: An average is the network itself.
 
     Example:
         >>> import torch, secateur
@@ -119,32 +121,69 @@ def apply(
         >>> apply(net, plan)[0]
         Linear(in_features=8, out_features=3, bias=True)
     """
-    _check(model, plan)
+    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer or ())
+    copies = [averages] if isinstance(averages, nn.Module) else list(averages or ())
+    network = unwrapped(model)
+    _check([network, *map(unwrapped, copies)], plan)
+    for each in (model, *copies):
+        check_wrappers(each, plan)
     parts = _parts(plan)
+    check_optimizers(optimizers, network, _axes(network, parts))
+    for each in copies:
+        cut_inside(each, lambda inner: _cut(inner, plan, parts, (), inplace=True), inplace=True)
+    result = cut_inside(
+        model, lambda inner: _cut(inner, plan, parts, optimizers, inplace=inplace), inplace=inplace
+    )
+    for each in (model, *copies):
+        forget_graphs(each)
+    return result
+
+
+def _cut(
+    model: nn.Module, plan: Plan, parts: Parts, optimizers: Sequence[torch.optim.Optimizer], *, inplace: bool
+) -> nn.Module:
+    """Cut the network itself, and let its optimisers follow."""
     fresh = _new_tensors(model, plan, parts)
     old = named_tensors(model)
+    axes = _axes(model, parts)
     shapes = {id(tensor): tuple(tensor.shape) for tensor in old.values()}
     lengths = {
         (name, axis): tensor.shape[axis] for name, tensor in old.items() for axis in range(tensor.dim())
     }
     if inplace:
+        for tensor in old.values():
+            tensor.grad = None
         for name, tensor in fresh.items():
-            old[name].data = tensor
-            old[name].grad = None
+            _replace(old[name], tensor)
         result = model
-        moved = {id(old[name]): old[name] for name in fresh}
+        moved = {id(tensor): tensor for tensor in old.values()}
     else:
         # deepcopy finds the new tensors under the old ones' identities, so nothing is copied that is cut
         memo: dict[int, Any] = {id(old[name]): _as_kind(old[name], tensor) for name, tensor in fresh.items()}
         result = copy.deepcopy(model, memo)
         moved = {id(tensor): memo[id(tensor)] for tensor in old.values()}
-    changed = {id(old[name]) for name in fresh}
-    for owner in {_owner(name) for name, tensor in old.items() if id(tensor) in changed}:
+    changed_ids = {id(old[name]) for name in fresh}
+    for owner in {_owner(name) for name, tensor in old.items() if id(tensor) in changed_ids}:
         fit_attributes(result.get_submodule(owner))
-    for entry in _listed(optimizer):
-        _follow(entry, {id(old[name]): parts[name] for name in fresh if name in parts}, shapes, moved)
+    follow(optimizers, result, axes=axes, shapes=shapes, moved=moved)
     _record(result, plan, parts, lengths)
     return result
+
+
+def _axes(model: nn.Module, parts: Parts) -> Axes:
+    """What happens to each axis of each tensor, by the tensor's identity."""
+    return {id(tensor): parts[name] for name, tensor in named_tensors(model).items() if name in parts}
+
+
+def _replace(tensor: Tensor, new: Tensor) -> None:
+    """Put new values of another shape into a tensor that others hold.
+
+    A loss that is still alive keeps the node that accumulates the tensor's gradient, and that node expects the old shape.
+    PyTorch makes a new one only when the number format changes, so it does for a moment.
+    """
+    other = torch.float32 if tensor.dtype != torch.float32 else torch.float64
+    tensor.data = new.new_empty(0, dtype=other)
+    tensor.data = new
 
 
 def _owner(tensor: str) -> str:
@@ -156,40 +195,6 @@ def _owner(tensor: str) -> str:
 def _as_kind(old: Tensor, new: Tensor) -> Tensor:
     """A parameter stays a parameter (of its class), a buffer a buffer."""
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
-
-
-def _listed(
-    optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None,
-) -> list[torch.optim.Optimizer]:
-    if optimizer is None:
-        return []
-    return [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
-
-
-@torch.no_grad()
-def _follow(
-    optimizer: torch.optim.Optimizer,
-    axes: dict[int, dict[int, list[Part]]],
-    shapes: dict[int, tuple[int, ...]],
-    moved: dict[int, Tensor],
-) -> None:
-    """Point an optimiser at the new parameters; what it keeps for each number follows that number."""
-    for settings in optimizer.param_groups:
-        parameters: list[Tensor] = settings["params"]
-        for position, parameter in enumerate(parameters):
-            state: dict[str, Any] | None = optimizer.state.pop(parameter, None)
-            new = moved.get(id(parameter), parameter)
-            parameters[position] = new
-            if state is None:
-                continue
-            for key, value in state.items():
-                if (
-                    id(parameter) in axes
-                    and isinstance(value, Tensor)
-                    and tuple(value.shape) == shapes[id(parameter)]
-                ):
-                    state[key] = _changed(value, axes[id(parameter)], mixed=False)
-            optimizer.state[new] = state
 
 
 def _record(model: nn.Module, plan: Plan, parts: Parts, lengths: dict[tuple[str, int], int]) -> None:

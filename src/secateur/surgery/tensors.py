@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateur.plan.change import Mix
+
+_FORMATS = (torch.channels_last, torch.channels_last_3d)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +74,22 @@ def change_axis(tensor: Tensor, axis: int, parts: Sequence[Part]) -> Tensor:
         if part.mix is not None:
             _mix_into(result, tensor, axis, part, new_positions(order, part))
     return result
+
+
+def changed(tensor: Tensor, axes: Mapping[int, Sequence[Part]], *, mixed: bool = True) -> Tensor:
+    """A tensor with all its axes changed; ``mixed=False`` only takes (for what is no weight: squared gradients)."""
+    result = tensor
+    for axis, parts in axes.items():
+        plain = parts if mixed else [Part(part.indices, part.take) for part in parts]
+        result = change_axis(result, axis, plain)
+    for memory_format, dimensions in zip(_FORMATS, (4, 5), strict=True):
+        if (
+            tensor.dim() == dimensions
+            and not tensor.is_contiguous()
+            and tensor.is_contiguous(memory_format=memory_format)
+        ):
+            return result.contiguous(memory_format=memory_format)
+    return result if result is not tensor else tensor.clone()
 
 
 def _mix_into(result: Tensor, tensor: Tensor, axis: int, part: Part, places: NDArray[np.int64]) -> None:
