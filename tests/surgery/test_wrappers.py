@@ -12,7 +12,9 @@ import pytest
 import torch
 from tests.strategies import random_plan
 from torch import distributed, multiprocessing, nn
+from torch.distributed import init_device_mesh
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
@@ -244,9 +246,22 @@ def _own_statistics(rank: int) -> None:
     small(X).sum().backward()
 
 
+def _sharded(rank: int) -> None:
+    model = network()
+    plan = half(model)
+    mesh = init_device_mesh("cpu", (2,))
+    model[6].weight = nn.Parameter(distribute_tensor(model[6].weight, mesh, [Shard(0)]))
+    try:
+        secateur.apply(model, plan)
+    except ModelError as error:
+        _expect("the message names the tensor", is_true="'6.weight' is spread over processes" in str(error))
+    else:
+        raise RuntimeError("a sharded network was accepted")
+
+
 def _all(rank: int, folder: str) -> None:
     _join(rank, folder)
-    for work in (_train_cut_train, _cut_nothing, _different_plans, _own_statistics):
+    for work in (_train_cut_train, _cut_nothing, _different_plans, _own_statistics, _sharded):
         work(rank)
     distributed.destroy_process_group()
 

@@ -13,7 +13,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from secateur._model import hook_tables, is_compiled, wrapped_as
+from secateur._model import hook_tables, is_compiled, named_tensors, wrapped_as
 from secateur.errors import ModelError, PlanError
 from secateur.plan.change import Plan
 
@@ -35,12 +35,18 @@ def _wrappers(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def check_wrappers(model: nn.Module, plan: Plan) -> None:
-    """Refuse wrappers that cannot be made again, and a plan that is not the same on all of their processes.
+    """Refuse wrappers that cannot be made again, sharded networks, and a plan that is not the same on all processes.
 
     Raises:
-        ModelError: DistributedDataParallel has options from which it cannot be made again.
+        ModelError: DistributedDataParallel has options from which it cannot be made again, or a tensor is sharded.
         PlanError: Another process has another plan.
     """
+    for name, tensor in named_tensors(model).items():
+        if type(tensor).__module__.startswith("torch.distributed."):
+            raise ModelError(
+                f"{name!r} is spread over processes ({type(tensor).__name__}), so no process has all channels of it;"
+                " cut the network before it is sharded"
+            )
     for wrapper in _wrappers(model):
         if not isinstance(wrapper, DistributedDataParallel):
             continue
