@@ -133,3 +133,30 @@ def test_a_wrong_word_is_answered_with_the_right_one(refused, tmp_path, monkeypa
 
     assert hint in refused(*arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_watch_draws_a_tree(secateur):
+    """Layers stand with role, width, cost and the number of the reason for what stays; --groups has a unit's cost."""
+    said = secateur("watch", "lenet5")
+    table = secateur("watch", "lenet5", "--groups")
+
+    assert (said.code, table.code) == (0, 0)
+    assert "conv1 Conv2d  writes own 6; 1 stay [1]" in said.out
+    assert "[1] reads the network's input: conv1.weight[1]" in said.out
+    assert "params/unit" in table.out
+
+
+def test_watch_writes_a_page(secateur, refused, tmp_path):
+    """The page is written and its place is said; where it cannot be, one sentence says why and nothing is written."""
+    page = tmp_path / "net.html"
+    other = tmp_path / "notes.txt"
+    other.write_text("mine")
+
+    assert f"The page: {page}" in secateur("watch", "lenet5", "--html", page).out
+    assert secateur("watch", "lenet5", "--html", page).code == 0
+    assert "make it first" in refused("watch", "lenet5", "--html", tmp_path / "missing" / "net.html")
+    assert "no page of Secateur's" in refused("watch", "lenet5", "--html", other)
+    assert "one at a time" in refused("watch", "lenet5", "--html", page, "--json")
+    assert "lenet5" in refused("watch", "lenet55", "--html", tmp_path / "other.html")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.html", "notes.txt"]
+    assert other.read_text() == "mine"

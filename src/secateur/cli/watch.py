@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -15,7 +16,17 @@ from secateur.cli import show
 from secateur.cli.sources import Source, open_network
 from secateur.cost import CostModel
 from secateur.errors import SettingsError
-from secateur.report import FixedAxis, GroupRow, watched
+from secateur.observe.calls import calls
+from secateur.report import (
+    FixedAxis,
+    GroupRow,
+    check_place,
+    structure_of,
+    text,
+    tree,
+    watched,
+    write_structure,
+)
 
 
 def watch(
@@ -25,23 +36,56 @@ def watch(
         str | None, typer.Option(help="One example's shape: 3,224,224.", show_default=False)
     ] = None,
     inputs: Annotated[bool, typer.Option("--inputs", help="Input features may go, too.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Show every block, equal ones too.")] = False,
+    groups: Annotated[
+        bool,
+        typer.Option("--groups", help="A table of the groups and what a unit costs, instead of the tree."),
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it on a page of its own.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
     arg: o.Args = None,
     allow: o.Allow = None,
 ) -> None:
     """Show what belongs together, what is fixed and why, and what each group costs."""
+    if sum((full, groups, html is not None, as_json)) > 1:
+        raise SettingsError(
+            "--full, --groups, --html and --json are different answers; ask for one at a time"
+        )
+    if html is not None:
+        check_place(html)
     source = open_network(network, arguments=o.arguments(arg or ()), allow=allow or ())
     shape = o.shape(input_shape) if input_shape else _known_shape(source, network)
-    channels = watch_network(source.model, torch.zeros(1, *shape), inputs=inputs)
-    rows = _rows(channels)
+    example = torch.zeros(1, *shape)
+    channels = watch_network(source.model, example, inputs=inputs)
     if as_json:
-        print(json.dumps(_document(network, shape, channels, rows), indent=2))
+        print(json.dumps(_document(network, shape, channels, _rows(channels)), indent=2))
         return
     out = show.console()
-    out.print(watched(rows, title=network, fixed=_fixed(channels), unknown_ops=channels.unknown_ops))
-    out.print(f"\nThe whole network, one example of shape {list(shape)}: {CostModel(channels).total()}")
+    if groups:
+        _table(network, shape, channels)
+    else:
+        structure = structure_of(
+            source.model, channels, calls(source.model, example), network=network, input_shape=shape
+        )
+        if html is not None:
+            written = write_structure(structure, html)
+            out.print(
+                f"The page: {written} ({text.size(written.stat().st_size)})", markup=False, soft_wrap=True
+            )
+        else:
+            out.print(tree(structure, full=full))
     for note in channels.notes:
         out.print(f"Note: {note}", markup=False, soft_wrap=True)
+
+
+def _table(network: str, shape: tuple[int, ...], channels: Channels) -> None:
+    out = show.console()
+    out.print(
+        watched(_rows(channels), title=network, fixed=_fixed(channels), unknown_ops=channels.unknown_ops)
+    )
+    out.print(f"\nThe whole network, one example of shape {list(shape)}: {CostModel(channels).total()}")
 
 
 def _known_shape(source: Source, named: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What was done, for people to read: a terminal table, one self-contained page, and the same as JSON."""
+"""What was done, and what was found, for people to read: terminal tables, self-contained pages, and the same as JSON."""
 
 from secateur.report.document import (
     Accuracy,
@@ -15,8 +15,11 @@ from secateur.report.document import (
     Report,
 )
 from secateur.report.html import read, render, write
+from secateur.report.picture import check_place, render_structure, write_structure
 from secateur.report.reduction import accuracy_of, report_of, write_report
+from secateur.report.structure import Structure, structure_of
 from secateur.report.terminal import ClassRow, GroupRow, evaluation, summary, watched
+from secateur.report.tree import tree
 
 __all__ = [
     "Accuracy",
@@ -33,13 +36,19 @@ __all__ = [
     "Method",
     "OutputFile",
     "Report",
+    "Structure",
     "accuracy_of",
+    "check_place",
     "evaluation",
     "read",
     "render",
+    "render_structure",
     "report_of",
+    "structure_of",
     "summary",
+    "tree",
     "watched",
     "write",
     "write_report",
+    "write_structure",
 ]

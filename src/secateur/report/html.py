@@ -7,39 +7,18 @@ escaped.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import os
-import tempfile
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final
 
 from secateur.errors import FileFormatError, StoreError
 from secateur.report import charts, text
 from secateur.report.document import Report
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from jinja2 import Environment
+from secateur.report.page import digest_of, environment, replace, resource
 
 PAGE: Final = "report.html"
 DOCUMENT: Final = "report.json"
 _CLASSES_SHOWN: Final = 20
 """Classes in the first table; the others open on demand."""
-_FILTERS: Final = (
-    text.integer,
-    text.short,
-    text.size,
-    text.percent,
-    text.points,
-    text.interval,
-    text.duration,
-    text.share,
-    text.setting,
-)
-"""What the templates write numbers with."""
 
 
 def render(report: Report) -> str:
@@ -51,12 +30,12 @@ def render(report: Report) -> str:
     Returns:
         A whole HTML document that needs no other file.
     """
-    style, script = _resource("report.css"), _resource("report.js")
+    style, script = resource("report.css"), resource("report.js")
     context: dict[str, Any] = {
         "report": report,
         "style": style,
         "script": script,
-        "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "digest": digest_of(script),
         "verdict": text.verdict(report),
         "panels": charts.panels(report),
         "iteration_ticks": charts.iteration_ticks(report),
@@ -66,7 +45,7 @@ def render(report: Report) -> str:
         "widest": max((layer.width_before for layer in report.layers), default=0),
         "steps": [_details(report, index) for index in range(len(report.iterations))],
     }
-    return _environment().get_template("report.html.jinja").render(context)
+    return environment().get_template("report.html.jinja").render(context)
 
 
 def write(report: Report, folder: Path) -> list[Path]:
@@ -83,7 +62,7 @@ def write(report: Report, folder: Path) -> list[Path]:
         StoreError: A file could not be written; what was there before is untouched.
     """
     contents = {PAGE: render(report), DOCUMENT: report.to_json()}
-    return [_replace(folder / name, content) for name, content in contents.items()]
+    return [replace(folder / name, content) for name, content in contents.items()]
 
 
 def read(path: Path) -> Report:
@@ -110,29 +89,6 @@ def read(path: Path) -> Report:
         raise FileFormatError(f"{file}: {error}") from error
 
 
-def _replace(file: Path, content: str) -> Path:
-    """Write a file through a temporary one beside it, so that a reader sees the old or the new, never a part."""
-    temporary: Path | None = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=file.parent, prefix=f".{file.name}.", encoding="utf-8", newline="\n", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(file)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise StoreError(
-            f"{file} could not be written ({error.strerror or error}); free some space or choose another folder"
-        ) from error
-    return file
-
-
 def _details(report: Report, index: int) -> dict[str, str | int | bool]:
     """What the page shows of one iteration when it is chosen."""
     step = report.iterations[index]
@@ -149,31 +105,3 @@ def _details(report: Report, index: int) -> dict[str, str | int | bool]:
         "effort": f"{step.epochs:g} epochs, {text.duration(step.seconds)}",
         "reason": step.reason,
     }
-
-
-def _resource(name: str) -> str:
-    """A file that the package carries for the page."""
-    return files("secateur.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _environment() -> Environment:
-    """Templates that escape everything and refuse unknown names."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined  # noqa: PLC0415 - only needed to render
-
-    environment = Environment(
-        autoescape=True,
-        loader=FunctionLoader(_resource),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = cast("dict[str, Callable[..., str]]", environment.filters)  # pyright: ignore[reportUnknownMemberType]
-    filters |= {function.__name__: function for function in _FILTERS}
-    names = cast("dict[str, Callable[..., str]]", environment.globals)  # pyright: ignore[reportUnknownMemberType]
-    names |= {"factor": text.factor, "points_between": _points_between}
-    return environment
-
-
-def _points_between(low: float, high: float) -> str:
-    """Two limits of a change."""
-    return f"{text.points(low)} to {text.points(high)}"
