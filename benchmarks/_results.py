@@ -17,7 +17,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("secateur", "torch", "numpy", "scipy", "lightning-fabric", "torchvision", "torch-pruning")
+PACKAGES = (
+    "secateur",
+    "torch",
+    "numpy",
+    "scipy",
+    "lightning-fabric",
+    "torchvision",
+    "timm",
+    "transformers",
+    "torch-pruning",
+)
 
 
 def _commit() -> str:
