@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/results.md from benchmarks/results/, so that no figure is typed by hand.
+"""Writes the tables of README.md, docs/results.md and docs/coverage.md from benchmarks/results/, so that no figure is typed by hand.
 
 usage: python benchmarks/tables.py [--check]        (or: make results)
 
@@ -7,7 +7,8 @@ A page marks where a table goes:
     <!-- results:snare method=ours -->
     <!-- /results -->
 
-`snare` names benchmarks/results/snare.json; `key=value` keeps only the rows that say so. While there is no such file the
+`snare` names benchmarks/results/snare.json; `key=value` keeps only the rows that say so; `table=NAME` asks for one of the
+tables in FORMS where the rows' own is not wanted. While there is no such file the
 place stays empty. `--check` writes nothing and fails if a page is out of date.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/coverage.md")
 REGION = re.compile(r"(<!-- results:([\w-]+)((?: [\w-]+=[^\s]+)*) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 Row = Mapping[str, Any]
@@ -150,10 +151,151 @@ def plain(rows: Sequence[Row]) -> Table:
     return heads, [[cell(row.get(key)) for key in keys] for row in rows]
 
 
+OURS, PEER = "secateur", "torch-pruning"
+LARGE_MB = 500
+"""In smaller models, what the process itself takes hides what the model does."""
+FAMILIES = {
+    "torchvision.classification": "torchvision, classification",
+    "torchvision.segmentation": "torchvision, segmentation",
+    "torchvision.video": "torchvision, video",
+    "timm": "timm",
+    "hf": "Hugging Face",
+    "": "all",
+}
+
+
+def families(rows: Sequence[Row]) -> Table:
+    """One line for each family of models: how many can be cut, how exactly, how fast, beside the peer."""
+    heads = [
+        "models",
+        "number",
+        "cut, and every law held",
+        "by Torch-Pruning",
+        "parameters that can go, %: median",
+        "lowest",
+        "largest error against the law",
+        "seconds: median",
+        "worst",
+        "share of its time where both cut: median",
+        "worst",
+        f"most memory of models over {LARGE_MB} MB, × the model's",
+    ]
+    lines: list[Sequence[str]] = []
+    for start, name in FAMILIES.items():
+        family = [row for row in rows if row["family"].startswith(start)]
+        if family:
+            lines.append([name, *family_line(family)])
+    return heads, lines
+
+
+def family_line(rows: Sequence[Row]) -> list[str]:
+    """The cells of one family behind its name."""
+    mine, other = ([row for row in rows if row["arm"] == arm] for arm in (OURS, PEER))
+    peer_of = {row["model"]: row for row in other}
+    ratios = [r for row in mine if (r := time_ratio(row, peer_of.get(row["model"]))) is not None]
+    shares = [100 * share for share in figures(mine, "removable_share")]
+    seconds = figures(mine, "seconds")
+    large = [row for row in mine if row.get("model_mb", 0) >= LARGE_MB]
+    return [
+        str(len({row["model"] for row in rows})),
+        good_of(mine),
+        good_of(other),
+        of_all(statistics.median, shares, fixed(1)),
+        of_all(min, shares, fixed(1)),
+        of_all(max, figures(mine, "law_error"), cell),
+        of_all(statistics.median, seconds, fixed(3)),
+        of_all(max, seconds, fixed(2)),
+        of_all(statistics.median, ratios, fixed(2)),
+        of_all(max, ratios, fixed(2)),
+        of_all(max, figures(large, "memory_ratio"), fixed(2)),
+    ]
+
+
+def good_of(rows: Sequence[Row]) -> str:
+    """How many are ok."""
+    good = sum(row["status"] == "ok" for row in rows)
+    return f"{good} of {len(rows)} ({100 * good / len(rows):.1f} %)" if rows else ""
+
+
+def of_all(what: Callable[[list[float]], float], values: list[float], form: Callable[[float], str]) -> str:
+    """One figure of a list, nothing of an empty one."""
+    return form(what(values)) if values else ""
+
+
+def figures(rows: Iterable[Row], key: str) -> list[float]:
+    """What the rows say under a key, where they say it."""
+    return [row[key] for row in rows if row.get(key) is not None]
+
+
+def time_ratio(mine: Row | None, other: Row | None) -> float | None:
+    """Our processor time as a share of the peer's, where both cut the model."""
+    if mine is None or other is None or not mine["status"] == other["status"] == "ok":
+        return None
+    return mine["seconds"] / other["seconds"]
+
+
+def exceptions(rows: Sequence[Row]) -> Table:
+    """One line for each model that ours did not cut as it should."""
+    lines = [
+        [row["model"], row["status"], cell(row.get("reason"))]
+        for row in rows
+        if row["arm"] == OURS and row["status"] != "ok"
+    ]
+    return ["model", "status", "reason"], lines
+
+
+def side_by_side(rows: Sequence[Row]) -> Table:
+    """One line for each model: ours, what it left alone, and the peer."""
+    keys = {
+        "status": "status",
+        "params_before": "parameters",
+        "params_after": "after",
+        "removable_share": "share that can go",
+        "watch_s": "watch, s",
+        "score_s": "score, s",
+        "plan_s": "plan, s",
+        "apply_s": "apply, s",
+        "law_error": "error against the law",
+        "memory_ratio": "memory, × the model's",
+    }
+    lines: list[Sequence[str]] = []
+    for (model,), arms in grouped(rows, "model").items():
+        by_arm = {row["arm"]: row for row in arms}
+        mine, other = by_arm.get(OURS), by_arm.get(PEER)
+        ratio_of = time_ratio(mine, other)
+        lines.append(
+            [
+                model,
+                *(cell((mine or {}).get(key)) for key in keys),
+                *(cell((other or {}).get(key)) for key in ("status", "seconds")),
+                "" if ratio_of is None else fixed(2)(ratio_of),
+                left_alone(mine or {}),
+            ]
+        )
+    heads = [
+        "model",
+        *keys.values(),
+        "Torch-Pruning",
+        "its time, s",
+        "our share of it",
+        "parameters left whole, and why",
+    ]
+    return heads, lines
+
+
+def left_alone(row: Row) -> str:
+    """What no axis of can go, with the reasons that hold most parameters."""
+    whole = [entry for entry in row.get("left", ()) if entry["parameters"]][:2]
+    said = "; ".join(f"{entry['parameters']:,}: {entry['reason']}" for entry in whole)
+    return cell(said)
+
+
 UNITS = {"mb": ", MB", "s": ", s", "ms": ", ms"}
 UNIT = re.compile(r"_(mb|s|ms)$")
-KINDS = {"error_after": reductions, "status": models, "turns": models, "arm": timings}
+KINDS = {"family": families, "error_after": reductions, "status": models, "turns": models, "arm": timings}
 """What a file's rows are about, by a key that all of them carry; the first that fits is taken."""
+FORMS = {"families": families, "exceptions": exceptions, "models": side_by_side}
+"""Tables that a page asks for by name."""
 GATHERED = {reductions, timings}
 """The tables whose lines gather several runs."""
 
@@ -199,13 +341,12 @@ def conditions_of(document: Mapping[str, Any]) -> str:
 
 def markdown(document: Mapping[str, Any], wanted: Mapping[str, str]) -> str:
     """The table of a results file, with its conditions, or nothing where no row is wanted."""
-    rows = [
-        row for row in document["rows"] if all(str(row.get(key)) == value for key, value in wanted.items())
-    ]
+    keys = {key: value for key, value in wanted.items() if key != "table"}
+    rows = [row for row in document["rows"] if all(str(row.get(key)) == value for key, value in keys.items())]
     if not rows:
         raise SystemExit(f"{document['name']} has no rows with {dict(wanted)}; mend the mark on the page")
     parts: list[str] = []
-    for heads, lines in tables_of(rows):
+    for heads, lines in [FORMS[wanted["table"]](rows)] if "table" in wanted else tables_of(rows):
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *lines)))
     spread_said = "Mean ± standard deviation over the runs. " if kind_of(rows) in GATHERED else ""
     parts.append(f"*{spread_said}{conditions_of(document)}*")

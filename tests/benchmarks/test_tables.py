@@ -39,8 +39,8 @@ def reduction(seed, **changed):
 
 
 @pytest.fixture
-def house(tmp_path):
-    """A small repository: two pages with a marked place, and one result file."""
+def house(tables, tmp_path):
+    """A small repository: the pages with a marked place each, and one result file."""
     results = tmp_path / "benchmarks" / "results"
     results.mkdir(parents=True)
     rows = [reduction(0), reduction(1, error_after=1.4), reduction(0, method="other", max_drop=0.1)]
@@ -48,7 +48,7 @@ def house(tmp_path):
     (results / "toy.json").write_text(json.dumps(document), encoding="utf-8")
     (tmp_path / "docs").mkdir()
     page = "before\n<!-- results:toy method=ours -->\nold\n<!-- /results -->\nafter\n"
-    for name in ("README.md", "docs/results.md"):
+    for name in tables.PAGES:
         (tmp_path / name).write_text(page, encoding="utf-8")
     return tmp_path
 
@@ -160,3 +160,64 @@ def test_rows_of_no_kind_are_shown_as_they_are(tables):
 def test_numbers_keep_the_digits_that_matter(tables, value, shown):
     """Counts are whole, other numbers have three or four digits."""
     assert tables.number(value) == shown
+
+
+def models():
+    """Two models, one of which ours does not cut."""
+    ours = {"arm": "secateur", "family": "timm.vgg", "status": "ok", "removable_share": 1.0, "seconds": 0.5}
+    ours |= {
+        "law_error": 1e-12,
+        "params_before": 100,
+        "params_after": 30,
+        "memory_ratio": 1.5,
+        "model_mb": 600,
+    }
+    left = [{"reason": "is read twice", "axes": 1, "parameters": 4000}]
+    failed = {**ours, "status": "raises", "reason": "apply: a|b", "removable_share": 0.5, "left": left}
+    theirs = {"arm": "torch-pruning", "family": "timm.vgg", "status": "ok", "seconds": 2.0}
+    return [
+        {"model": "a", **ours},
+        {"model": "a", **theirs},
+        {"model": "b", **failed, "seconds": 4.0},
+        {"model": "b", **theirs},
+    ]
+
+
+def test_a_family_is_summed_up(tables):
+    """Times are compared on models that both cut; the worst is the worst of all."""
+    heads, lines = tables.families(models())
+
+    shown = dict(zip(heads[:4], lines[0][:4], strict=True))
+    assert shown == {
+        "models": "timm",
+        "number": "2",
+        "cut, and every law held": "1 of 2 (50.0 %)",
+        "by Torch-Pruning": "2 of 2 (100.0 %)",
+    }
+    assert lines[0][4:] == ["75.0", "50.0", "1.0e-12", "2.250", "4.00", "0.25", "0.25", "1.50"]
+    assert [line[0] for line in lines] == ["timm", "all"]
+    assert all(len(line) == len(heads) for line in lines)
+
+
+def test_what_was_not_cut_is_listed(tables):
+    """Each model that ours does not cut has a line with the reason; a model that it cuts has none."""
+    assert tables.exceptions(models())[1] == [["b", "raises", "apply: a\\|b"]]
+
+
+def test_models_stand_beside_the_peer(tables):
+    """A model has one line, which ends in what was left whole and why."""
+    heads, lines = tables.side_by_side(models())
+
+    assert [line[0] for line in lines] == ["a", "b"]
+    assert lines[0][-4:] == ["ok", "2", "0.25", ""]
+    assert lines[1][-4:] == ["ok", "2", "", "4,000: is read twice"]
+    assert all(len(line) == len(heads) for line in lines)
+
+
+def test_a_page_asks_for_a_table(tables):
+    """A mark may name the table; the other words choose rows."""
+    document = {"name": "coverage", "conditions": CONDITIONS, "rows": models()}
+
+    text = tables.markdown(document, {"table": "exceptions", "model": "b"})
+
+    assert text.startswith("\n| model | status | reason |\n| --- | --- | --- |\n| b | raises |")
