@@ -99,7 +99,7 @@ def test_a_user_s_network_and_data_are_found_where_one_stands(secateur, tmp_path
     file = "net/model.safetensors"
 
     cut = secateur(
-        "reduce", file, "--data", "own_parts:splits", "--max-drop", 30, "--out", "cut", "--max-iterations", 2
+        "reduce", file, "--data", "own_parts:splits", "--max-drop", 60, "--out", "cut", "--max-iterations", 2
     )
     shown = secateur("watch", file)
 
