@@ -33,6 +33,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import secateur
 from _coverage_models import HUGGING_FACE, Entry, build, example_of
 from secateur.channels import Channels
+from secateur.cost import Cost
 from secateur.errors import NothingToCutError
 from secateur.networks import origin_of
 from secateur.plan import Plan
@@ -175,8 +176,7 @@ def facts(
     notes.add(shapes_equal=shapes == wanted)
     broken = [] if shapes == wanted else [f"outputs had shapes {wanted}, they have {shapes}"]
     notes.begin("forecast")
-    with sdpa_kernel(SDPBackend.MATH):  # PyTorch's counter sees no product inside the fused kernel of the CPU
-        cost = cost_of(small, example)
+    cost = counted(small, example)
     wrong = [
         f"{what} {getattr(plan.after, what):,}, counted {getattr(cost, what):,}"
         for what in ("parameters", "buffers", "macs", "bytes")
@@ -188,6 +188,17 @@ def facts(
     same = _equal(outputs_of(saved_and_loaded(entry, small), example), outputs)
     notes.add(file_equal=same)
     return broken if same else [*broken, "law 6: saved and loaded, it gives other outputs"]
+
+
+def counted(model: nn.Module, example: Any) -> Cost:
+    """What a network costs while it runs; attention runs unfused, since PyTorch's counter sees no product inside."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            return cost_of(model, example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def shapes_of(model: nn.Module, example: Any) -> list[tuple[int, ...]]:

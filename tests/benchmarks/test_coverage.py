@@ -126,6 +126,16 @@ def test_a_wrong_cut_is_told(cell, models, tmp_path, monkeypatch):
     assert row["law_error"] > 1e-9
 
 
+def test_attention_is_counted(cell):
+    """A network's own attention counts with all its products, though PyTorch fuses them in eval mode."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    tokens, width, hidden = 5, 8, 16
+
+    counted = cell.counted(layer, torch.randn(1, tokens, width))
+
+    assert counted.macs == tokens * (4 * width**2 + 2 * width * hidden) + 2 * tokens**2 * width
+
+
 def test_what_cannot_be_cut_says_why(cell, models, tmp_path):
     """A network without removable channels is a row with its reason."""
     row = run_cell(cell, models.Entry("torch.nn:Identity", "own", (4,), 0), tmp_path)
