@@ -65,6 +65,7 @@ def without(ours: ReduceSettings) -> dict[str, ReduceSettings]:
         "ours without early acceptance": ours.but(accept_early=False),
         "ours without giving up early": ours.but(give_up_early=False),
         "ours without learned sizes": ours.but(learn_shares=False),
+        "ours by potential": ours.but(choose="potential"),
         "ours without the sampling error": ours.but(confidence=0.0),
     }
 
@@ -78,31 +79,32 @@ def adam(epochs: int, **options: Any) -> TrainSettings:
     return TrainSettings(epochs=epochs, **(defaults | options))
 
 
-DIGITS = ReduceSettings(max_drop=1.0)
+DIGITS = ReduceSettings(max_drop=2.0, confidence=0.99)  # measured on as few test as validation images
 MNIST = ReduceSettings(
     max_drop=0.9,
     gamma=0.0,
     beta=2.0,
     retrain=adam(5, schedule="linear", warmup_epochs=0, distil_weight=0.0, augment="shift", shift=1),
     retrain_examples=20_000,
-    rounds=4,
-    patience=1.5,
-    finish=adam(12, distil_weight=0.0, augment="shift", shift=1),
+    rounds=3,
+    patience=1.6,
+    finish=adam(30, distil_weight=0.0, augment="shift", shift=1),
 )
 DENSE = MNIST.but(
     inputs=True,
     retrain=adam(5, schedule="linear", warmup_epochs=0, augment="shift", shift=1),
-    rounds=2,
-    finish=adam(30, augment="shift", shift=1),
+    rounds=3,
+    patience=3,
+    finish=adam(60, augment="shift", shift=1),
 )
 PHONE = ReduceSettings(
-    max_drop=2.75,
+    max_drop=2.25,
     retrain=TrainSettings(
         epochs=5, lr=0.05, nesterov=True, schedule="linear", ema=0.99, keep="last", clip=1.0, augment="signal"
     ),
     rounds=2,
     patience=2,
-    finish=sgd(30, weight_decay=0.0, clip=1.0, augment="signal"),
+    finish=sgd(60, weight_decay=0.0, clip=1.0, augment="signal"),
 )
 RESNET = ReduceSettings(
     max_drop=1.5,
@@ -130,15 +132,15 @@ TASKS: dict[str, Task] = {
         "digits-net",
         "digits",
         sgd(40, batch_size=64, augment="shift", shift=1),
-        {**without(DIGITS), "as printed": plain(1.0)},
+        {**without(DIGITS), "as printed": plain(2.0)},
     ),
     "lenet5": Task(
         "lenet5",
         "mnist",
         sgd(20, augment="shift", shift=1),
         {
-            "ours, 0.95 points": MNIST.but(max_drop=0.95),
-            "ours, 1.3 points": MNIST.but(max_drop=1.3),
+            "ours, 0.75 points": MNIST.but(max_drop=0.75),
+            "ours, 1.15 points": MNIST.but(max_drop=1.15),
             "as printed": plain(0.5),
         },
     ),
@@ -147,8 +149,8 @@ TASKS: dict[str, Task] = {
         "mnist",
         sgd(30, augment="shift", shift=1),
         {
-            "ours, 1.1 points": DENSE.but(max_drop=1.1),
-            "ours, 1.45 points": DENSE.but(max_drop=1.45),
+            "ours, 1 point": DENSE.but(max_drop=1.0),
+            "ours, 1.35 points": DENSE.but(max_drop=1.35),
             "as printed": plain(0.5),
         },
         arguments={"activation": "relu"},
@@ -157,7 +159,7 @@ TASKS: dict[str, Task] = {
         "uci-custom",
         "hapt",
         sgd(30, augment="signal", label_smoothing=0.1),
-        {"ours, 2.75 points": PHONE, "as printed": plain(0.5)},
+        {"ours, 2.25 points": PHONE, "as printed": plain(0.5)},
         validation=7,
     ),
     "resnet20": Task(

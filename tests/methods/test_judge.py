@@ -104,15 +104,3 @@ def test_groups_widen_the_limit() -> None:
     wrong[192:] = False
     assert math.isclose(verdict.drop.upper, paired_drop(right, wrong, groups=persons).upper)
     assert verdict.drop.upper > paired_drop(right, wrong).upper
-
-
-def test_many_looks_share_the_risk() -> None:
-    """The luckiest of n looks decides: each is judged at the n-th part of the risk."""
-    judge = Judge(Right(), DATA, SETTINGS)
-    candidate = WrongFrom(0.96)
-
-    once, tenth = judge.look(candidate), judge.look(candidate, looks=10)
-
-    assert tenth.drop.points == once.drop.points
-    assert math.isclose(tenth.drop.confidence, 0.995)
-    assert tenth.drop.upper > once.drop.upper

@@ -55,24 +55,20 @@ class Judge:
         self.before: Evaluation = evaluate(unreduced, data.validation, classes=data.classes)
         self._reference = evaluate(unreduced, self.examples).correct if wanted else self.before.correct
 
-    def look(self, model: nn.Module, *, looks: int = 1) -> Verdict:
-        """Run a candidate that is looked at so many times in all, and accepted the first time that it is within the bound."""
+    def look(self, model: nn.Module) -> Verdict:
+        """Run a candidate."""
         found = evaluate(model, self.examples)
-        return self.verdict(found.correct, loss=found.loss, looks=looks)
+        return self.verdict(found.correct, loss=found.loss)
 
-    def verdict(self, correct: Tensor | None, *, loss: float | None = None, looks: int = 1) -> Verdict:
-        """Judge by which of the examples were right.
-
-        Of several looks the luckiest decides. By the union bound the confidence asked for holds for all of them together if
-        each is given its share of the risk.
-        """
+    def verdict(self, correct: Tensor | None, *, loss: float | None = None) -> Verdict:
+        """Judge by which of the examples were right."""
         if correct is None:
             raise RuntimeError("the training loop validated nothing")
         count = len(self.validation)
         drop = paired_drop(
             self._reference[:count],
             correct[:count],
-            confidence=1.0 - (1.0 - (self.settings.confidence or _SHOWN)) / looks,
+            confidence=self.settings.confidence or _SHOWN,
             groups=self.validation.groups,
         )
         guard = None

@@ -35,8 +35,9 @@ class ReduceSettings(BaseModel):
     Attributes:
         max_drop: How many percentage points of accuracy may be lost.
         confidence: The bound is on the drop's upper confidence limit (one-sided), so that it holds on unseen data; 0
-            compares the drop as measured on the validation split, without its sampling error. Where each epoch is looked at
-            (``accept_early``), the risk is divided among the looks at a candidate.
+            compares the drop as measured on the validation split, without its sampling error. That is the drop on all unseen
+            data: to find it within the bound when *measured* on as many examples again, whose sampling error comes on top,
+            in 95 of 100 cases, takes 0.99.
         reference: What the drop is counted from: the network as given (``initial``), or the best accuracy reached on the
             way (``best``, as printed).
         criterion: Which units of a layer go first; a name that ``secateur.score`` knows.
@@ -91,7 +92,7 @@ class ReduceSettings(BaseModel):
     layers: tuple[str, ...] | None = None
     kinds: tuple[str, ...] | None = None
     inputs: bool = False
-    choose: Literal["potential", "shock"] = "potential"
+    choose: Literal["potential", "shock"] = "shock"
     beta: float = Field(default=1.0, ge=0)
     gamma: float = Field(default=1.0, ge=0)
     first_share: float = Field(default=0.64, gt=0, lt=1)
@@ -148,6 +149,7 @@ class ReduceSettings(BaseModel):
             "distil": False,
             "compensate": "none",
             "learn_shares": False,
+            "choose": "potential",
             "guard": "off",
             "rounds": 1,
         }

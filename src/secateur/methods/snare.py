@@ -195,17 +195,16 @@ class Search:
             self._halve(group)
             return None
         retraining = self.settings.retraining(self.state.round)
-        looks = retraining.epochs + 1 if self.settings.accept_early else 1
         candidate = apply(self.model, cut.plan)
-        found = self.judge.look(candidate, looks=looks)
+        found = self.judge.look(candidate)
         self.state.iteration += 1
         after = len(cut.plan.changes[0].take)
         tried = _Tried(group, cut.share, cut.group.width, after, cut.shock, cut.plan.after, started)
         self.listener.candidate(self.state.iteration, group, tried.before, tried.after, retraining.epochs)
         epochs = 0
         if not (self.settings.accept_early and self.judge.within(found, self.state.best)):
-            epochs = self._train(candidate, retraining, ("retrain", self.state.iteration), looks=looks)
-            found = self.judge.look(candidate, looks=looks)
+            epochs = self._train(candidate, retraining, ("retrain", self.state.iteration), stop=True)
+            found = self.judge.look(candidate)
         accepted = self.judge.within(found, self.state.best)
         step = self._judged(tried, found, accepted=accepted, epochs=epochs)
         if accepted:
@@ -257,7 +256,7 @@ class Search:
         started = time.perf_counter()
         candidate = copy.deepcopy(self.model)
         self.listener.candidate(self.state.iteration, "", 0, 0, settings.epochs)
-        epochs = self._train(candidate, settings, ("finish", self.state.iteration))
+        epochs = self._train(candidate, settings, ("finish", self.state.iteration), stop=False)
         found = self.judge.look(candidate)
         tried = _Tried("", 0.0, 0, 0, self._shock(found), cost, started)
         accepted = self.judge.within(found, self.state.best) and found.accuracy >= self.current.accuracy
@@ -274,22 +273,22 @@ class Search:
         settings: TrainSettings,
         purpose: tuple[str, int],
         *,
-        looks: int | None = None,
+        stop: bool,
     ) -> int:
-        """Retrain a candidate in place, to the end if no number of looks is given; how many epochs it took."""
+        """Retrain a candidate in place; how many epochs it took."""
         history: list[float] = []
 
         def enough(record: EpochRecord) -> bool:
-            found = self.judge.verdict(record.correct, looks=looks or 1)
+            found = self.judge.verdict(record.correct)
             self.listener.epoch(record, found.drop)
             history.append(self.judge.limit(found))
-            if looks is None:
+            if not stop:
                 return False
             if self.settings.accept_early and self.judge.within(found, self.state.best):
                 return True
             return self.settings.give_up_early and self._hopeless(history, settings.epochs)
 
-        if looks is not None and self.settings.accept_early:
+        if stop and self.settings.accept_early:
             # the epoch that was found to be within the bound is the one to keep
             settings = settings.but(keep="last")
         distil = self.settings.distil and settings.distil_weight > 0
