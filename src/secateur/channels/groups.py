@@ -109,6 +109,23 @@ class MacsTerm:
     axes: tuple[Indices, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Attribute:
+    """An integer that a module of the network keeps, which is the length of an axis and follows its units.
+
+    Attributes:
+        module: Name of the module.
+        name: Name of the attribute.
+        index: The place in the attribute, where it is a tuple or list.
+        units: The unit of each position of the axis (numbered through all groups), -1 for what stays.
+    """
+
+    module: str
+    name: str
+    index: int | None
+    units: Indices
+
+
 @dataclass(frozen=True, eq=False)
 class Channels:
     """What watching one forward pass found.
@@ -123,6 +140,8 @@ class Channels:
         macs: Multiply-adds of each convolution and matrix product, for one example.
         biases: The bias that belongs to a weight, where there is one.
         digest: Identifies the structure: a plan is refused by a model with another digest.
+        notes: Remarks about how it was watched.
+        attributes: Integers in the network's modules that follow a cut.
     """
 
     groups: tuple[Group, ...]
@@ -135,6 +154,7 @@ class Channels:
     biases: Mapping[str, str]
     digest: str
     notes: tuple[str, ...] = field(default=())
+    attributes: tuple[Attribute, ...] = field(default=())
 
     def group(self, name: str) -> Group:
         """The group of that name."""

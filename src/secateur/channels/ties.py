@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,38 @@ FIXED = 0
 _ATTRIBUTE = "_secateur_axes"
 
 
+class MisfitError(Exception):
+    """In a network that was cut on trial, an operator met channels that are not those that it met before.
+
+    Attributes:
+        labels: Those that it met, and those that it should have met.
+    """
+
+    def __init__(self, message: str, *labels: Labels) -> None:
+        """Say what does not fit, and which labels met."""
+        super().__init__(message)
+        self.labels = labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joint:
+    """Labels that several axes carry together: a channel axis that a view has divided, before it is known which part can go.
+
+    Attributes:
+        axes: The axes, ascending.
+        table: A label for each combination of their positions.
+        prefer: The axis whose size the code left open (-1), if it did: it can carry the channels.
+    """
+
+    axes: tuple[int, ...]
+    table: Labels
+    prefer: int | None = None
+
+    def without(self, axis: int) -> tuple[int, ...]:
+        """The other axes."""
+        return tuple(other for other in self.axes if other != axis)
+
+
 @dataclass(slots=True)
 class Track:
     """What is known of one tensor: its labels, and the parameter it is (or is a view of)."""
@@ -33,6 +65,16 @@ class Track:
     axes: Axes
     parameter: str | None = None
     is_input: bool = False
+    joint: Joint | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """One call of an operator: what came in and what came out, with what is known of them in the end."""
+
+    name: str
+    into: tuple[Track | None, ...]
+    out: tuple[tuple[tuple[int, ...], Track | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +111,12 @@ class Ties:
     used: set[str] = field(default_factory=set[str])
     notes: list[str] = field(default_factory=list[str])
     counting: bool = True
-    chunking: bool = False
     flat_input: Labels | None = None
     flattened: bool = False
     input_touched: bool = False
     next_label: int = 1
+    calls: int = 0
+    seen: list[Seen] = field(default_factory=list[Seen])
 
     # --- labels -------------------------------------------------------------------------------------------------
 
@@ -109,9 +152,41 @@ class Ties:
         return track
 
     def axes(self, tensor: torch.Tensor) -> Axes:
-        """The labels of a tensor; a tensor that no rule has seen is a constant, which cannot change."""
+        """The labels of a tensor; a tensor that no rule has seen is a constant, which cannot change.
+
+        Whoever asks for each axis by itself decides for joint axes: the one whose size was left open carries, else the
+        innermost; the others lose nothing.
+        """
         track = self.track_of(tensor)
-        return track.axes if track is not None else (None,) * tensor.dim()
+        if track is None:
+            return (None,) * tensor.dim()
+        if track.joint is not None:
+            joint = track.joint
+            self.settle(tensor, joint.axes[-1] if joint.prefer is None else joint.prefer)
+        return track.axes
+
+    def parts(self, tensor: torch.Tensor) -> tuple[Axes, Joint | None]:
+        """The labels of a tensor with its joint axes (which are None among the others) as they are."""
+        track = self.track_of(tensor)
+        return ((None,) * tensor.dim(), None) if track is None else (track.axes, track.joint)
+
+    def settle(self, tensor: torch.Tensor, carrier: int) -> None:
+        """Decide which of a tensor's joint axes carries its channels: along the others the same positions go."""
+        track = self.track_of(tensor)
+        if track is None or track.joint is None:
+            return
+        joint, track.joint = track.joint, None
+        table = np.moveaxis(joint.table, joint.axes.index(carrier), -1)
+        rows = table.reshape(-1, table.shape[-1])
+        self.tie_rows(rows)
+        axes = list(track.axes)
+        axes[carrier] = rows[0]
+        track.axes = tuple(axes)
+
+    def tie_rows(self, rows: Labels) -> None:
+        """Say that all rows of a table are the same axis."""
+        if len(rows) > 1:
+            self.tie(np.broadcast_to(rows[0], rows[1:].shape).reshape(-1), rows[1:].reshape(-1))
 
     def parameter(self, tensor: torch.Tensor | None) -> str | None:
         """The name of the parameter that a tensor is, or is a view of."""
@@ -125,9 +200,16 @@ class Ties:
         *,
         parameter: str | None = None,
         is_input: bool = False,
+        joint: Joint | None = None,
     ) -> None:
         """Give a tensor its labels."""
-        setattr(tensor, _ATTRIBUTE, Track(self, tuple(axes), parameter, is_input))
+        setattr(tensor, _ATTRIBUTE, Track(self, tuple(axes), parameter, is_input, joint))
+
+    def note(self, call: Call) -> None:
+        """Remember a call, for comparison with the same call in a cut network."""
+        into = tuple(self.look(tensor) for tensor in tensors_of((call.args, call.kwargs)))
+        out = tuple((tuple(tensor.shape), self.look(tensor)) for tensor in tensors_of(call.out))
+        self.seen.append(Seen(call.name, into, out))
 
     # --- ties ---------------------------------------------------------------------------------------------------
 
@@ -179,6 +261,17 @@ class Ties:
             return
         constant = count * math.prod(length for labels, length in factors if labels is None)
         self.products.append(Product(constant, tuple(labels for labels, _ in factors if labels is not None)))
+
+
+def tensors_of(values: object) -> list[torch.Tensor]:
+    """The tensors among arguments, lists included."""
+    if isinstance(values, torch.Tensor):
+        return [values]
+    if isinstance(values, (list, tuple)):
+        return [tensor for value in cast("Sequence[object]", values) for tensor in tensors_of(value)]
+    if isinstance(values, dict):
+        return tensors_of(list(cast("dict[object, object]", values).values()))
+    return []
 
 
 def vector(labels: Labels | None, size: int) -> Labels:

@@ -97,9 +97,9 @@ class Units:
         self.component = components(ties)
         self._kind_of = kind_of
         count = int(self.component.max()) + 1 if len(self.component) else 1
-        self._blocked = np.zeros(count, dtype=bool)
-        self._blocked[self.component[FIXED]] = True
-        self._blocked[self.component[_joined([labels for labels, _ in ties.fixed])]] = True
+        self.blocked = np.zeros(count, dtype=bool)
+        self.blocked[self.component[FIXED]] = True
+        self.blocked[self.component[_joined([labels for labels, _ in ties.fixed])]] = True
         self._roles = self._roles_of_labels()
         self._inexact = np.zeros(count, dtype=bool)
         self._inexact[self.component[_joined(ties.inexact)]] = True
@@ -111,7 +111,7 @@ class Units:
         written, read = _joined(self.ties.writers), _joined(self.ties.readers)
         roles[written] = 1
         both = read[roles[read] == 1]
-        self._blocked[self.component[both]] = True
+        self.blocked[self.component[both]] = True
         if len(both):
             self.ties.fix(both, "is written and read by the same weight")
         roles[read] = 2
@@ -130,7 +130,7 @@ class Units:
         axis = np.repeat(np.arange(len(bases)), sizes)
         position = np.arange(len(axis)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         component = self.component[np.repeat(firsts, sizes) + position]
-        free = np.flatnonzero(~self._blocked[component])
+        free = np.flatnonzero(~self.blocked[component])
         order = free[np.argsort(component[free], kind="stable")]
         return _Runs(component[order], axis[order], position[order])
 
@@ -183,8 +183,8 @@ class Units:
     def fixed(self, unused: Mapping[str, str]) -> tuple[Fixed, ...]:
         """The parameter axes, or parts of them, that stay, with the first reason found."""
         ties = self.ties
-        reasons = np.full(len(self._blocked), -1, dtype=np.int64)
-        kernel = np.zeros(len(self._blocked), dtype=bool)
+        reasons = np.full(len(self.blocked), -1, dtype=np.int64)
+        kernel = np.zeros(len(self.blocked), dtype=bool)
         for number in reversed(range(len(ties.fixed))):
             labels, reason = ties.fixed[number]
             owners = self.component[labels]
@@ -201,6 +201,6 @@ class Units:
             if reason is None and reasons[stay[0]] >= 0:
                 reason = ties.fixed[reasons[stay[0]]][1]
             if reason is None:
-                reason = _FIXED if self._blocked[stay[0]] else _SINGLE
+                reason = _FIXED if self.blocked[stay[0]] else _SINGLE
             found.append(Fixed(base.tensor, base.axis, len(stay), reason))
         return tuple(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,23 @@ class Change:
         return self.mixes.get(reader, self.mixes.get(ALL_READERS))
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What an integer that a module keeps becomes.
+
+    Attributes:
+        module: Name of the module.
+        name: Name of the attribute.
+        index: The place in the attribute, where it is a tuple or list.
+        value: What it becomes.
+    """
+
+    module: str
+    name: str
+    index: int | None
+    value: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """What to cut, and what the network will then cost. A value: it prints, saves, and fits one structure only.
@@ -91,6 +108,7 @@ class Plan:
         before: The cost before.
         after: The cost after, exactly what the cut network has.
         left: The groups and tensor axes that stay whole, by reason.
+        settings: Integers that modules keep, which follow the cut.
     """
 
     digest: str
@@ -100,6 +118,7 @@ class Plan:
     before: Cost
     after: Cost
     left: tuple[Left, ...] = ()
+    settings: tuple[Setting, ...] = ()
 
     def __post_init__(self) -> None:
         for group, change in zip(self.groups, self.changes, strict=True):
@@ -137,6 +156,7 @@ class Plan:
                 "before": _cost_document(self.before),
                 "after": _cost_document(self.after),
                 "left": [{"names": list(left.names), "reason": left.reason} for left in self.left],
+                "settings": [asdict(setting) for setting in self.settings],
             },
             sort_keys=True,
         )
@@ -160,6 +180,7 @@ class Plan:
                 before=Cost(**document["before"]),
                 after=Cost(**document["after"]),
                 left=tuple(Left(tuple(one["names"]), one["reason"]) for one in document.get("left", [])),
+                settings=tuple(Setting(**entry) for entry in document.get("settings", [])),
             )
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, PlanError):

@@ -13,7 +13,7 @@ from secateur.cost import CostModel
 from secateur.criteria import Merge, Norm, Scores, normalised
 from secateur.errors import BudgetError, NothingToCutError, PlanError, SettingsError
 from secateur.plan.budget import Budget
-from secateur.plan.change import ALL_READERS, Change, Mix, Plan
+from secateur.plan.change import ALL_READERS, Change, Mix, Plan, Setting
 from secateur.plan.left import Left, fixed_axes, gathered, why_nothing
 
 Scope = Literal["layer", "global"]
@@ -103,6 +103,20 @@ def plan_for(
         before=model.total(),
         after=model.kept({change.group: change.take for change in real}),
         left=tuple(left),
+        settings=_settings(channels, real),
+    )
+
+
+def _settings(channels: Channels, changes: Iterable[Change]) -> tuple[Setting, ...]:
+    """What the integers that modules keep become: how many units are left along an axis (copies count)."""
+    copies = np.ones(channels.units() + 1, dtype=np.int64)  # the last is what stays, as unit -1
+    starts = channels.starts()
+    for change in changes:
+        start = starts[change.group]
+        copies[start : start + change.width] = np.bincount(change.take, minlength=change.width)
+    return tuple(
+        Setting(entry.module, entry.name, entry.index, int(copies[entry.units].sum()))
+        for entry in channels.attributes
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from secateur.channels.attributes import fit_attributes
 from secateur.channels.inputs import ATTRIBUTE as INPUTS
 from secateur.channels.inputs import keep_inputs
 from secateur.errors import FileFormatError, ModelError
@@ -19,7 +20,6 @@ from secateur.networks import Origin, origin_of, set_origin
 from secateur.store.documents import canonical_json
 from secateur.store.tensor_file import DTYPE_NAMES
 from secateur.surgery.apply import CHANGES
-from secateur.surgery.modules import fit_attributes
 
 MemoryFormat = Literal["channels_last", "channels_last_3d"]
 _FORMATS: Mapping[MemoryFormat, tuple[torch.memory_format, int]] = {

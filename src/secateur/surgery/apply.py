@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from secateur._model import named_tensors, unwrapped
 from secateur.channels import INPUT, Group, Member, digest_of
+from secateur.channels.attributes import fit_attributes, set_attribute
 from secateur.channels.inputs import keep_inputs
 from secateur.errors import PlanError, SettingsError
 from secateur.plan.change import Plan
-from secateur.surgery.modules import fit_attributes
 from secateur.surgery.optimizers import Axes, check_optimizers, follow
 from secateur.surgery.tensors import Part, bias_shift, changed, new_order
 from secateur.surgery.wrappers import check_wrappers, cut_inside, forget_graphs
@@ -165,6 +165,8 @@ def _cut(
     changed_ids = {id(old[name]) for name in fresh}
     for owner in {_owner(name) for name, tensor in old.items() if id(tensor) in changed_ids}:
         fit_attributes(result.get_submodule(owner))
+    for setting in plan.settings:
+        set_attribute(result.get_submodule(setting.module), setting.name, setting.index, setting.value)
     follow(optimizers, result, axes=axes, shapes=shapes, moved=moved)
     _record(result, plan, parts, lengths)
     return result

@@ -135,17 +135,19 @@ EXOTIC: dict[str, Construct] = {
     "split into equal sizes": Construct(
         _between(lambda y: sum(y.split(4, 1), torch.zeros(())), after=4), _IMAGE, {"second": 6}
     ),
-    "first half by slicing": Construct(_between(lambda y: y[:, :4], after=4), _IMAGE, {"second": 6}),
+    "first half by slicing": Construct(
+        _between(lambda y: y[:, :4], after=4), _IMAGE, {"stem": 4, "second": 6}  # the half that nobody reads
+    ),
     "every other channel": Construct(_between(lambda y: y[:, ::2], after=4), _IMAGE, {"second": 6}),
     "repeat_interleave": Construct(
         _between(lambda y: y.repeat_interleave(2, 1), after=16), _IMAGE, {"stem": 8, "second": 6}
     ),
-    "pixel shuffle": Construct(_between(lambda y: F.pixel_shuffle(y, 2), after=2), _IMAGE, {"second": 6}),
+    "pixel shuffle": Construct(_between(lambda y: F.pixel_shuffle(y, 2), after=2), _IMAGE, {"stem": 2, "second": 6}),
     "roll": Construct(_between(lambda y: y.roll(1, 1)), _IMAGE, {"second": 6}),
     "channel shuffle by hand": Construct(
         _between(lambda y: y.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)), _IMAGE, {"stem": 4, "second": 6}
     ),
-    "nn.ChannelShuffle": Construct(_between(lambda y: F.channel_shuffle(y, 2)), _IMAGE, {"second": 6}),
+    "nn.ChannelShuffle": Construct(_between(lambda y: F.channel_shuffle(y, 2)), _IMAGE, {"stem": 4, "second": 6}),
     "permutation by fancy index": Construct(
         _between(lambda y: y[:, torch.tensor([3, 1, 0, 2, 7, 6, 5, 4])]), _IMAGE, {"second": 6}
     ),

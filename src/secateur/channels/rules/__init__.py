@@ -12,8 +12,7 @@ from typing import Any, TypeAlias
 import torch
 
 from secateur.channels.rules import conv, elementwise, index, linear, norm, reduce, shape
-from secateur.channels.rules.elementwise import tensors_of
-from secateur.channels.ties import Call, Ties
+from secateur.channels.ties import Call, Ties, tensors_of
 
 Rule: TypeAlias = Callable[[Ties, Call], None]
 

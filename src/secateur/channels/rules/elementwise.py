@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 
-from secateur.channels.ties import Call, Labels, Ties
-
-
-def tensors_of(values: object) -> list[torch.Tensor]:
-    """The tensors among arguments, lists included."""
-    if isinstance(values, torch.Tensor):
-        return [values]
-    if isinstance(values, (list, tuple)):
-        return [tensor for value in cast("Sequence[object]", values) for tensor in tensors_of(value)]
-    if isinstance(values, dict):
-        return tensors_of(list(cast("dict[object, object]", values).values()))
-    return []
+from secateur.channels.ties import Call, Joint, Labels, Ties, tensors_of
 
 
 def broadcast(ties: Ties, operands: Sequence[torch.Tensor], shape: Sequence[int]) -> list[Labels | None]:
     """Tie operands along the axes they share, aligned from the right; the labels of the result.
 
-    An operand of size 1 on an axis is repeated along it and says nothing about it.
+    An operand of size 1 on an axis is repeated along it and says nothing about it. Joint axes are the caller's.
     """
     result: list[Labels | None] = []
-    tracked = [(ties.axes(operand), operand.shape) for operand in operands]
+    tracked = [(ties.parts(operand)[0], operand.shape) for operand in operands]
     for axis in range(-len(shape), 0):
         labels: Labels | None = None
         full: list[Labels | None] = []
@@ -42,11 +30,63 @@ def broadcast(ties: Ties, operands: Sequence[torch.Tensor], shape: Sequence[int]
     return result
 
 
+def settle_outside(ties: Ties, tensor: torch.Tensor, dims: set[int]) -> None:
+    """Joint axes are carried by one that is not run over, if there is one."""
+    joint = ties.parts(tensor)[1]
+    if joint is not None:
+        free = [axis for axis in joint.axes if axis not in dims]
+        ties.settle(tensor, free[-1] if free else joint.axes[-1])
+
+
+def _constrained(
+    ties: Ties, operands: Sequence[torch.Tensor], shape: Sequence[int], joint: Joint
+) -> tuple[set[int], set[int]]:
+    """The joint axes (counted in the result) along which some operand has labels of its own, or is full without any."""
+    labelled: set[int] = set()
+    constant: set[int] = set()
+    for operand in operands:
+        axes, own = ties.parts(operand)
+        lead = len(shape) - operand.dim()
+        if own is not None and tuple(axis + lead for axis in own.axes) == joint.axes:
+            continue
+        if own is not None:
+            axes = ties.axes(operand)
+        for axis in joint.axes:
+            if axis >= lead and operand.shape[axis - lead] == shape[axis]:
+                (constant if axes[axis - lead] is None else labelled).add(axis)
+    return labelled, constant
+
+
+def _joint_of(ties: Ties, operands: Sequence[torch.Tensor], shape: Sequence[int]) -> Joint | None:
+    """What the joint operands have in common, counted in the result; settled where others do not leave it open."""
+    found: list[tuple[torch.Tensor, Joint]] = []
+    for operand in operands:
+        own = ties.parts(operand)[1]
+        if own is not None:
+            lead = len(shape) - operand.dim()
+            found.append((operand, Joint(tuple(axis + lead for axis in own.axes), own.table)))
+    if not found:
+        return None
+    first = found[0][1]
+    labelled, constant = _constrained(ties, operands, shape, first)
+    alike = [(operand, own) for operand, own in found if own.axes == first.axes]
+    if not labelled and not constant and all(own.table.shape == first.table.shape for _, own in alike):
+        for _, other in alike[1:]:
+            ties.tie(first.table.reshape(-1), other.table.reshape(-1))
+        return first
+    free = [axis for axis in first.axes if axis not in constant] or [first.axes[-1]]
+    carrier = next((axis for axis in free if axis in labelled), free[0])
+    for operand, _ in alike:
+        ties.settle(operand, carrier - (len(shape) - operand.dim()))
+    return None
+
+
 def elementwise(ties: Ties, call: Call) -> None:
     """All operands are the same axes; so is the result."""
     operands = tensors_of(call.args) + tensors_of(call.kwargs)
     for out in tensors_of(call.out):
-        ties.set(out, broadcast(ties, operands, out.shape))
+        joint = _joint_of(ties, operands, out.shape)
+        ties.set(out, broadcast(ties, operands, out.shape), joint=joint)
 
 
 def same(ties: Ties, call: Call) -> None:
@@ -54,12 +94,14 @@ def same(ties: Ties, call: Call) -> None:
     source = call.args[0]
     for out in tensors_of(call.out):
         if out.shape == source.shape:
-            ties.set(out, ties.axes(source))
+            axes, joint = ties.parts(source)
+            ties.set(out, axes, joint=joint)
 
 
 def alias(ties: Ties, call: Call) -> None:
     """The result is the first argument under another name; a parameter stays a parameter."""
-    ties.set(call.out, ties.axes(call.args[0]), parameter=ties.parameter(call.args[0]))
+    axes, joint = ties.parts(call.args[0])
+    ties.set(call.out, axes, parameter=ties.parameter(call.args[0]), joint=joint)
 
 
 def copy_into(ties: Ties, call: Call) -> None:
@@ -67,7 +109,10 @@ def copy_into(ties: Ties, call: Call) -> None:
 
     Where nothing is known of the tensor, it may be a view of anything: what is written into it stays whole.
     """
-    broadcast(ties, [call.tensor(0), call.tensor(1)], call.tensor(0).shape)
+    operands = [call.tensor(0), call.tensor(1)]
+    for operand in operands:
+        ties.axes(operand)  # joint axes are settled
+    broadcast(ties, operands, call.tensor(0).shape)
 
 
 def nothing(ties: Ties, call: Call) -> None:

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import torch
 
-from secateur.channels.rules.elementwise import tensors_of
-from secateur.channels.rules.shape import CODE
-from secateur.channels.ties import Call, Labels, Ties
+from secateur.channels.rules.shape import pick
+from secateur.channels.ties import Call, Labels, Ties, tensors_of
 
 
 def slice_(ties: Ties, call: Call) -> None:
-    """A stretch of an axis. All of it is the axis itself; less is a position that the code fixes."""
+    """A stretch of an axis, or every n-th position of it. All of it is the axis itself."""
     x, out = call.tensor(0), call.result
     dim = int(call.arg(1, "dim", 0)) % x.dim()
-    axes = list(ties.axes(x))
-    whole = out.shape[dim] == x.shape[dim]
-    if not whole:
-        ties.fix(axes[dim], CODE)
-        axes[dim] = None
-    ties.set(out, axes, parameter=ties.parameter(x) if whole else None)
+    axes, joint = ties.parts(x)
+    if out.shape[dim] == x.shape[dim]:
+        ties.set(out, axes, parameter=ties.parameter(x), joint=joint)
+        return
+    if joint is not None and dim in joint.axes:
+        axes, joint = ties.axes(x), None
+    labels = list(axes)
+    if labels[dim] is not None:
+        positions = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1))
+        labels[dim] = axes[dim][positions]  # pyright: ignore[reportOptionalSubscript] - it is not None
+    ties.set(out, labels, joint=joint)
 
 
 def select(ties: Ties, call: Call) -> None:
     """One position of an axis."""
     x = call.tensor(0)
-    axes = list(ties.axes(x))
-    ties.fix(axes.pop(int(call.args[1]) % x.dim()), CODE)
-    ties.set(call.out, axes)
+    dim = int(call.args[1]) % x.dim()
+    pick(ties, call, call.out, dim, int(call.args[2]) % x.shape[dim])
 
 
 def index(ties: Ties, call: Call) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from secateur.channels.ties import Call, Ties
 
-_ACTIVATIONS = "takes part in a product of two activations, around which code divides axes at its own sizes"
-"""Attention: head widths stand in the network's code as numbers, so what is multiplied there stays whole."""
+_ACTIVATIONS = "is summed over in a product of two activations, which no weight reads"
 
 
 def _contract(ties: Ties, a: torch.Tensor, axis_a: int, b: torch.Tensor, axis_b: int) -> None:
     """Tie the axis over which two matrices are multiplied."""
     labels_a, labels_b = ties.axes(a)[axis_a], ties.axes(b)[axis_b]
     if ties.parameter(a) is None and ties.parameter(b) is None:
-        _fix_all(ties, a, b)
+        for labels in (
+            labels_a,
+            labels_b,
+        ):  # no weight reads them: what a cut would take away is told to nobody
+            ties.fix(labels, _ACTIVATIONS)
         return
     ties.tie(labels_a, labels_b, "reads an axis of the input")
     weight, column = (b, axis_b) if ties.parameter(b) is not None else (a, axis_a)
@@ -22,8 +26,22 @@ def _contract(ties: Ties, a: torch.Tensor, axis_a: int, b: torch.Tensor, axis_b:
     ties.write(weight, 2 * weight.dim() - 3 - column)  # the other one of the last two axes
 
 
+def settle_heads(ties: Ties, tensor: torch.Tensor) -> None:
+    """Of an axis that was divided into heads and their widths, whole heads are what can go.
+
+    A narrower head would divide by the root of its width in most networks' code, so that cutting it is not exact.
+    """
+    joint = ties.parts(tensor)[1]
+    if joint is None:
+        return
+    batch = [axis for axis in joint.axes if axis < tensor.dim() - 2]
+    ties.settle(tensor, batch[-1] if batch else joint.axes[-1])
+
+
 def _matmul(ties: Ties, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
     """``a [.., n, k] @ b [.., k, m]``, with the same leading axes."""
+    for operand in (a, b):
+        settle_heads(ties, operand)
     axes_a, axes_b = ties.axes(a), ties.axes(b)
     _contract(ties, a, a.dim() - 1, b, b.dim() - 2)
     for left, right in zip(axes_a[:-2], axes_b[:-2], strict=True):
@@ -88,8 +106,34 @@ def embedding(ties: Ties, call: Call) -> None:
     ties.set(call.out, (*ties.axes(indices), width))
 
 
+def attention(ties: Ties, call: Call) -> None:
+    """``softmax(q k^T / root of width) v`` in one operator: ``q [b, heads, n, d]``, ``k [b, heads, m, d]``, ``v [b, heads, m, e]``."""
+    q, k, v = call.tensor(0), call.tensor(1), call.tensor(2)
+    for operand in (q, k, v):
+        settle_heads(ties, operand)
+    axes = [ties.axes(operand) for operand in (q, k, v)]
+    for labels in (axes[0][-1], axes[1][-1]):
+        ties.fix(labels, "is the width of a head, by whose root the products are divided")
+    heads = axes[0][1]
+    for other in axes[1:]:
+        if other[1] is None or heads is None or len(other[1]) == len(heads):
+            ties.tie(heads, other[1])
+        else:  # grouped queries: each of k and v serves several heads
+            ties.tie(heads, np.repeat(other[1], len(heads) // len(other[1])))
+    count = float(q.shape[0] * q.shape[2] * k.shape[2])
+    ties.macs(count, (heads, q.shape[1]), (None, q.shape[3]))
+    ties.macs(count, (heads, q.shape[1]), (axes[2][-1], v.shape[3]))
+    out = call.result
+    ties.set(out, (axes[0][0], heads, axes[0][2], axes[2][-1]))
+
+
 aten = torch.ops.aten
 RULES = {
+    aten._scaled_dot_product_flash_attention_for_cpu: attention,
+    aten._scaled_dot_product_flash_attention: attention,
+    aten._scaled_dot_product_efficient_attention: attention,
+    aten._scaled_dot_product_cudnn_attention: attention,
+    aten._scaled_dot_product_fused_attention_overrideable: attention,
     aten.mm: mm,
     aten.bmm: mm,
     aten.addmm: addmm,

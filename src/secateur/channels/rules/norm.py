@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from secateur.channels.rules.conv import tie_across
-from secateur.channels.rules.elementwise import tensors_of
-from secateur.channels.ties import Call, Ties
+from secateur.channels.rules.elementwise import settle_outside
+from secateur.channels.ties import Call, Ties, tensors_of
 
 _SIZED = "goes through a norm whose size is not seen from any tensor of its own"
 
@@ -28,6 +28,7 @@ def batch_norm(ties: Ties, call: Call) -> None:
 def layer_norm(ties: Ties, call: Call) -> None:
     """Statistics over the last axes, one scale and shift a position of them."""
     x, shape = call.args[0], call.args[1]
+    settle_outside(ties, x, set(range(x.dim() - len(shape), x.dim())))
     axes = ties.axes(x)
     for parameter in (call.arg(2, "weight"), call.arg(3, "bias")):
         if parameter is not None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from secateur.channels.rules.elementwise import tensors_of
-from secateur.channels.ties import Call, Labels, Ties
+from secateur.channels.rules.elementwise import settle_outside
+from secateur.channels.ties import Call, Labels, Ties, tensors_of
 
 
 def spatial(dimensions: int) -> Callable[[Ties, Call], None]:
@@ -35,9 +35,10 @@ def reduction(position: int = 1, name: str = "dim") -> Callable[[Ties, Call], No
 
     def rule(ties: Ties, call: Call) -> None:
         x = call.tensor(0)
-        axes = ties.axes(x)
         value = call.arg(position, name)
         dims = _dims(None if isinstance(value, (bool, torch.dtype, float)) else value, x.dim())
+        settle_outside(ties, x, dims)
+        axes = ties.axes(x)
         for dim in dims:
             ties.fix(axes[dim], f"is run over by {call.name}")
         for out in tensors_of(call.out):
@@ -56,9 +57,10 @@ def along(position: int = 1, name: str = "dim", default: int = -1) -> Callable[[
 
     def rule(ties: Ties, call: Call) -> None:
         x = call.tensor(0)
+        dim = int(call.arg(position, name, default)) % max(x.dim(), 1)
+        settle_outside(ties, x, {dim})
         axes = list(ties.axes(x))
         if axes:
-            dim = int(call.arg(position, name, default)) % x.dim()
             ties.fix(axes[dim], f"is run over by {call.name}")
             axes[dim] = None
         for out in tensors_of(call.out):
@@ -112,6 +114,7 @@ RULES = {
     aten.linalg_vector_norm: reduction(2),
     aten._softmax: along(),
     aten._log_softmax: along(),
+    aten._safe_softmax: along(),
     aten.cumsum: along(),
     aten.sort: along(),
     aten.topk: along(2),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from secateur.channels.ties import FIXED, Axes, Call, Labels, Ties, vector
+from secateur.channels.ties import FIXED, Axes, Call, Joint, Labels, Ties, vector
 
 CODE = "is divided at positions that the network's code fixes"
 
@@ -37,61 +38,86 @@ def _segments(old: Sequence[int], new: Sequence[int]) -> list[tuple[range, range
     return result
 
 
-def _joint(axes: Axes, sizes: Sequence[int]) -> Labels:
-    """One label for each combination of several axes, exactly one of which carries labels."""
-    axis, labels = next((axis, labels) for axis, labels in enumerate(axes) if labels is not None)
-    spread = labels.reshape([-1 if dim == axis else 1 for dim in range(len(sizes))])
-    return np.broadcast_to(spread, tuple(sizes))
+Block: TypeAlias = "tuple[tuple[int, ...], Labels]"
+"""Axes of a tensor, and a label for each combination of their positions."""
 
 
-def _spread(ties: Ties, table: Labels) -> list[Labels | None]:
-    """The labels of each axis of a table: one axis carries them, the others repeat it.
+def _within(block: Block, before: range, after: range, old: Sequence[int], new: Sequence[int]) -> Block:
+    """A block whose axes in one stretch of the old shape become those of the new one; other axes stay.
 
-    Where several axes vary (a channel axis divided into blocks), all but the last varying one stay whole: positions are
-    tied along them, so that every block loses the same positions.
+    Until all stretches are done, new axes are counted from 1,000 on.
     """
-    varying = [axis for axis in range(table.ndim) if (table != table.take([0], axis=axis)).any()]
-    carrier = varying[-1] if varying else int(np.argmax(table.shape))
-    rows = np.moveaxis(table, carrier, -1).reshape(-1, table.shape[carrier])
-    if len(varying) > 1:
-        for row in rows[1:]:
-            ties.tie(rows[0], row)
-    return [rows[0] if axis == carrier else None for axis in range(table.ndim)]
+    axes, table = block
+    inside = [axis for axis in axes if axis in before]
+    place = axes.index(inside[0])
+    rest = (*axes[:place], *axes[place + len(inside) :])
+    moved = np.moveaxis(table, [axes.index(axis) for axis in inside], range(-len(inside), 0))
+    shape: tuple[int, ...] = moved.shape[: len(rest)]
+    spread = moved.reshape(*shape, *(old[axis] if axis in inside else 1 for axis in before))
+    whole = np.broadcast_to(spread, (*shape, *(old[axis] for axis in before)))
+    made = whole.reshape(*shape, *(new[axis] for axis in after))
+    return (*rest, *(1000 + axis for axis in after)), made
+
+
+def _varying(block: Block) -> Block:
+    """A block without the axes along which nothing changes; one axis stays."""
+    axes, table = block
+    keep: list[int] = [place for place in range(table.ndim) if (table != table.take([0], axis=place)).any()]
+    if not keep:
+        keep = [int(np.argmax(table.shape))]
+    for place in reversed(range(table.ndim)):
+        if place not in keep:
+            table = table.take(0, axis=place)
+    chosen = [axes[place] for place in keep]
+    order: list[int] = np.argsort(chosen).tolist()
+    return tuple(chosen[place] for place in order), np.transpose(table, order)
+
+
+def _blocks(axes: Axes, joint: Joint | None) -> list[Block]:
+    found: list[Block] = [((axis,), labels) for axis, labels in enumerate(axes) if labels is not None]
+    return found if joint is None else [*found, (joint.axes, joint.table)]
 
 
 def reshape(
-    ties: Ties, axes: Axes, old: Sequence[int], new: Sequence[int], *, inferred: int | None = None
-) -> list[Labels | None]:
-    """The labels after a view of shape ``old`` as shape ``new``.
-
-    ``inferred`` is the axis that the code gives as -1. Where channels are merged or divided elsewhere, the sizes there are
-    literal, and a narrower tensor would silently be taken for one with fewer examples: they stay whole.
-    """
+    ties: Ties, axes: Axes, joint: Joint | None, old: Sequence[int], new: Sequence[int]
+) -> tuple[list[Labels | None], Joint | None]:
+    """The labels after a view of shape ``old`` as shape ``new``."""
+    segments = _segments(old, new)
+    blocks: list[Block] = []
+    for block in _merged_once(ties, _blocks(axes, joint), segments, old):
+        for before, after in segments:
+            if any(axis in before for axis in block[0]):
+                block = _within(block, before, after, old, new)  # noqa: PLW2901
+        blocks.append(_varying((tuple(axis % 1000 for axis in block[0]), block[1])))
     result: list[Labels | None] = [None] * len(new)
-    for before, after in _segments(old, new):
-        if len(before) == 1 and len(after) == 1:
-            result[after[0]] = axes[before[0]]
-            continue
-        if inferred is not None and inferred not in after:
-            for axis in before:
-                ties.fix(axes[axis], "is viewed with a size that the network's code fixes")
-        present = [axis for axis in before if axes[axis] is not None]
-        wide = [axis for axis in present if old[axis] > 1] or present[:1]
+    divided: list[Joint] = []
+    for block in blocks:
+        first = next(iter(block[0]))
+        if len(block[0]) == 1:
+            result[first] = np.ascontiguousarray(block[1])
+        else:
+            divided.append(Joint(block[0], block[1], int(block[0][-1])))
+    for extra in divided[1:]:  # more than one at once: the innermost axis carries
+        rows = extra.table.reshape(-1, extra.table.shape[-1])
+        ties.tie_rows(rows)
+        result[extra.axes[-1]] = rows[0]
+    return result, divided[0] if divided else None
+
+
+def _merged_once(
+    ties: Ties, blocks: list[Block], segments: Sequence[tuple[range, range]], old: Sequence[int]
+) -> list[Block]:
+    """The blocks, without those that a stretch of the shape merges with each other: these stay whole."""
+    gone: set[int] = set()
+    for before, _ in segments:
+        here = [n for n, (axes, _) in enumerate(blocks) if any(axis in before for axis in axes)]
+        wide = [n for n in here if any(old[axis] > 1 for axis in blocks[n][0] if axis in before)] or here[:1]
+        gone.update(set(here) - set(wide))
         if len(wide) > 1:
-            for axis in wide:
-                ties.fix(axes[axis], "is merged with another channel axis by a view")
-            continue
-        if wide:
-            joint = _joint(
-                tuple(axes[axis] if axis in wide else None for axis in before), [old[axis] for axis in before]
-            )
-            if len(after) == 1:
-                result[after[0]] = joint.reshape(-1)
-                continue
-            spread = _spread(ties, joint.reshape([new[axis] for axis in after]))
-            for axis, labels in zip(after, spread, strict=True):
-                result[axis] = labels
-    return result
+            gone.update(wide)
+            for n in wide:
+                ties.fix(blocks[n][1].reshape(-1), "is merged with another channel axis by a view")
+    return [block for n, block in enumerate(blocks) if n not in gone]
 
 
 def view(ties: Ties, call: Call) -> None:
@@ -102,11 +128,20 @@ def view(ties: Ties, call: Call) -> None:
     if x.numel() == 0:
         ties.set(out, (None,) * out.dim())
         return
+    if _merges(ties.parts(x)[1], x.shape, out.shape):
+        ties.axes(x)  # what was divided is put together again: it is settled first
     given = [int(size) for size in call.args[1]]
-    inferred = given.index(-1) if -1 in given else None
-    ties.set(
-        out, reshape(ties, ties.axes(x), x.shape, out.shape, inferred=inferred), parameter=ties.parameter(x)
-    )
+    axes, joint = reshape(ties, *ties.parts(x), x.shape, out.shape)
+    if joint is not None:
+        left_open = given.index(-1) if -1 in given else -1
+        joint = replace(joint, prefer=left_open if left_open in joint.axes else joint.axes[-1])
+    ties.set(out, axes, parameter=ties.parameter(x), joint=joint)
+
+
+def _merges(joint: Joint | None, old: Sequence[int], new: Sequence[int]) -> bool:
+    """Whether a view puts joint axes together."""
+    axes = () if joint is None else joint.axes
+    return any(sum(axis in before for axis in axes) > 1 for before, _ in _segments(old, new))
 
 
 def _flattens_input(ties: Ties, x: torch.Tensor, out: torch.Tensor) -> bool:
@@ -126,30 +161,49 @@ def _flattens_input(ties: Ties, x: torch.Tensor, out: torch.Tensor) -> bool:
     return True
 
 
+def _moved(joint: Joint | None, places: Mapping[int, int]) -> Joint | None:
+    """A joint after its tensor's axes have moved: ``places`` names the new place of each old axis."""
+    if joint is None:
+        return None
+    axes = [places[axis] for axis in joint.axes]
+    order = np.argsort(axes)
+    prefer = None if joint.prefer is None else places[joint.prefer]
+    return Joint(tuple(axes[place] for place in order), np.transpose(joint.table, order), prefer)
+
+
+def _arranged(ties: Ties, call: Call, order: Sequence[int]) -> None:
+    """The result's axis i is the argument's axis ``order[i]``; -1 is a new axis of size one. A parameter stays one."""
+    x = call.tensor(0)
+    axes, joint = ties.parts(x)
+    places = {old: new for new, old in enumerate(order) if old >= 0}
+    if joint is not None and not all(axis in places for axis in joint.axes):
+        axes, joint = ties.axes(x), None
+    labels = [axes[old] if old >= 0 else None for old in order]
+    ties.set(call.out, labels, parameter=ties.parameter(x), joint=_moved(joint, places))
+
+
 def permute(ties: Ties, call: Call) -> None:
     """Axes change places."""
-    x = call.tensor(0)
-    ties.set(
-        call.out, [ties.axes(x)[int(dim) % x.dim()] for dim in call.args[1]], parameter=ties.parameter(x)
-    )
+    count = call.tensor(0).dim()
+    _arranged(ties, call, [int(dim) % count for dim in call.args[1]])
 
 
 def transpose(ties: Ties, call: Call) -> None:
     """Two axes change places."""
-    x = call.tensor(0)
-    axes = list(ties.axes(x))
-    a, b = (call.args[1] % x.dim(), call.args[2] % x.dim()) if len(call.args) > 2 else (0, x.dim() - 1)
-    if x.dim() >= 2:
-        axes[a], axes[b] = axes[b], axes[a]
-    ties.set(call.out, axes, parameter=ties.parameter(x))
+    count = call.out.dim()
+    a, b = (call.args[1] % count, call.args[2] % count) if len(call.args) > 2 else (0, count - 1)
+    order = list(range(count))
+    if count >= 2:
+        order[a], order[b] = order[b], order[a]
+    _arranged(ties, call, order)
 
 
 def unsqueeze(ties: Ties, call: Call) -> None:
     """An axis of size one is added."""
-    x = call.tensor(0)
-    axes = list(ties.axes(x))
-    axes.insert(int(call.args[1]) % (x.dim() + 1), None)
-    ties.set(call.out, axes, parameter=ties.parameter(x))
+    count = call.tensor(0).dim()
+    order = list(range(count))
+    order.insert(int(call.args[1]) % (count + 1), -1)
+    _arranged(ties, call, order)
 
 
 def squeeze(ties: Ties, call: Call) -> None:
@@ -158,17 +212,17 @@ def squeeze(ties: Ties, call: Call) -> None:
     chosen = call.arg(1, "dim")
     dims = range(x.dim()) if chosen is None else [chosen] if isinstance(chosen, int) else chosen
     gone = {int(dim) % max(x.dim(), 1) for dim in dims}
-    axes = [labels for dim, labels in enumerate(ties.axes(x)) if not (dim in gone and x.shape[dim] == 1)]
-    ties.set(call.out, axes, parameter=ties.parameter(x))
+    _arranged(ties, call, [dim for dim in range(x.dim()) if not (dim in gone and x.shape[dim] == 1)])
 
 
 def expand(ties: Ties, call: Call) -> None:
     """Axes of size one are repeated without copying."""
     x, out = call.tensor(0), call.result
-    axes = ties.axes(x)
+    axes, joint = ties.parts(x)
     lead = out.dim() - x.dim()
     kept = [labels if x.shape[dim] == out.shape[lead + dim] else None for dim, labels in enumerate(axes)]
-    ties.set(out, [*(None,) * lead, *kept])
+    moved = _moved(joint, {dim: lead + dim for dim in range(x.dim())})
+    ties.set(out, [*(None,) * lead, *kept], joint=moved)
 
 
 def repeat(ties: Ties, call: Call) -> None:
@@ -194,13 +248,52 @@ def flip(ties: Ties, call: Call) -> None:
 
 
 def roll(ties: Ties, call: Call) -> None:
-    """Axes are shifted around: a channel axis stays whole, since the one that wraps would be another one."""
+    """Axes are shifted around by fixed numbers of positions."""
     x = call.tensor(0)
-    given = call.arg(2, "dims", ())
-    dims = {int(dim) % x.dim() for dim in given} or set(range(x.dim()))
+    shifts, dims = _numbers(call.args[1]), _numbers(call.arg(2, "dims", ()))
     axes = list(ties.axes(x))
-    for dim in dims:
-        ties.fix(axes[dim], CODE)
+    if not dims:  # the flattened tensor is rolled
+        for labels in axes:
+            ties.fix(labels, CODE)
+    for shift, dim in zip(shifts, dims, strict=bool(dims)):
+        labels = axes[dim]
+        axes[dim] = None if labels is None else np.roll(labels, shift)
+    ties.set(call.out, axes)
+
+
+def _numbers(value: int | Sequence[int]) -> list[int]:
+    return [int(value)] if isinstance(value, int) else [int(entry) for entry in value]
+
+
+def pixel_shuffle(ties: Ties, call: Call) -> None:
+    """``[.., c r r, h, w]`` as ``[.., c, h r, w r]``: the r x r channels that become one channel's pixels go together."""
+    x, factor = call.tensor(0), int(call.args[1])
+    axes = list(ties.axes(x))
+    labels = axes[-3]
+    if labels is not None:
+        table = labels.reshape(-1, factor * factor)
+        ties.tie_rows(np.ascontiguousarray(table.T))
+        axes[-3] = table[:, 0]
+    ties.set(call.out, axes)
+
+
+def pixel_unshuffle(ties: Ties, call: Call) -> None:
+    """``[.., c, h r, w r]`` as ``[.., c r r, h, w]``: a channel becomes r x r channels that go together."""
+    x, factor = call.tensor(0), int(call.args[1])
+    axes = list(ties.axes(x))
+    axes[-3] = None if axes[-3] is None else np.repeat(axes[-3], factor * factor)
+    ties.set(call.out, axes)
+
+
+def channel_shuffle(ties: Ties, call: Call) -> None:
+    """Channels of g blocks are dealt out in turn: all blocks lose the same positions."""
+    x, blocks = call.tensor(0), int(call.args[1])
+    axes = list(ties.axes(x))
+    labels = axes[1]
+    if labels is not None:
+        table = labels.reshape(blocks, -1)
+        ties.tie_rows(table)
+        axes[1] = np.ascontiguousarray(table.T).reshape(-1)
     ties.set(call.out, axes)
 
 
@@ -242,29 +335,56 @@ def stack(ties: Ties, call: Call) -> None:
 
 
 def split(ties: Ties, call: Call) -> None:
-    """An axis is divided.
-
-    A number of equal parts (``chunk``) fits any width: the parts lose the same positions each, so that they stay equal.
-    Sizes (``split``) are the code's own: the axis stays whole, as it does where the parts differ.
-    """
+    """An axis is divided. Equal parts lose the same positions each, so that they stay equal."""
     x = call.tensor(0)
     dim = int(call.arg(2, "dim", 0)) % x.dim()
-    axes = list(ties.axes(x))
-    labels = axes[dim]
+    axes, joint = ties.parts(x)
     sizes = [part.shape[dim] for part in call.out]
-    equal = ties.chunking and len(set(sizes)) == 1
-    if len(sizes) == 1:
-        ties.set(call.out[0], axes)
+    if joint is not None and dim in joint.axes:
+        _split_joint(ties, call.out, axes, joint, dim)
         return
-    if labels is not None and not equal:
-        ties.fix(labels, CODE)
+    labels = axes[dim]
+    equal = len(set(sizes)) == 1
     start = 0
     for part, size in zip(call.out, sizes, strict=True):
         piece = None if labels is None else labels[start : start + size]
         if labels is not None and equal and start:
             ties.tie(labels[:size], piece)
-        ties.set(part, [piece if axis == dim else entry for axis, entry in enumerate(axes)])
+        ties.set(part, [piece if axis == dim else entry for axis, entry in enumerate(axes)], joint=joint)
         start += size
+
+
+def _split_joint(ties: Ties, parts: Sequence[torch.Tensor], axes: Axes, joint: Joint, dim: int) -> None:
+    """Each part has its share of the joint labels."""
+    start = 0
+    for part in parts:
+        size = part.shape[dim]
+        piece = joint.table.take(range(start, start + size), axis=joint.axes.index(dim))
+        _set_block(ties, part, axes, (joint.axes, piece))
+        start += size
+
+
+def _set_block(ties: Ties, tensor: torch.Tensor, axes: Sequence[Labels | None], block: Block) -> None:
+    """Give a tensor its labels and what is left of a joint."""
+    chosen, table = _varying(block)
+    if len(chosen) > 1:
+        ties.set(tensor, axes, joint=Joint(chosen, table, chosen[-1]))
+    else:
+        ties.set(tensor, [table if axis in chosen else labels for axis, labels in enumerate(axes)])
+
+
+def pick(ties: Ties, call: Call, out: torch.Tensor, dim: int, position: int) -> None:
+    """One position of an axis, which the result does not have."""
+    axes, joint = ties.parts(call.tensor(0))
+    kept = [labels for axis, labels in enumerate(axes) if axis != dim]
+    if joint is None or dim not in joint.axes:
+        chosen = axes[dim]
+        ties.fix(None if chosen is None else chosen[[position]], CODE)
+        places = {axis: axis - (axis > dim) for axis in range(len(axes)) if axis != dim}
+        ties.set(out, kept, joint=_moved(joint, places))
+        return
+    table = np.asarray(joint.table.take(position, axis=joint.axes.index(dim)))
+    _set_block(ties, out, kept, (tuple(axis - (axis > dim) for axis in joint.without(dim)), table))
 
 
 def glu(ties: Ties, call: Call) -> None:
@@ -281,13 +401,10 @@ def glu(ties: Ties, call: Call) -> None:
 
 
 def unbind(ties: Ties, call: Call) -> None:
-    """Every position of an axis becomes a tensor of its own: the axis stays whole."""
-    x = call.tensor(0)
-    dim = int(call.arg(1, "dim", 0)) % x.dim()
-    axes = list(ties.axes(x))
-    ties.fix(axes.pop(dim), CODE)
-    for part in call.out:
-        ties.set(part, axes)
+    """Every position of an axis becomes a tensor of its own."""
+    dim = int(call.arg(1, "dim", 0)) % call.tensor(0).dim()
+    for position, part in enumerate(call.out):
+        pick(ties, call, part, dim, position)
 
 
 def pad(ties: Ties, call: Call) -> None:
@@ -300,11 +417,8 @@ def pad(ties: Ties, call: Call) -> None:
         labels = axes[dim]
         if labels is None or (before == 0 and after == 0):
             continue
-        if before < 0 or after < 0:
-            ties.fix(labels, CODE)
-            axes[dim] = None
-        else:
-            axes[dim] = np.pad(labels, (before, after), constant_values=FIXED)
+        cut = labels[max(-before, 0) : len(labels) - max(-after, 0)]
+        axes[dim] = np.pad(cut, (max(before, 0), max(after, 0)), constant_values=FIXED)
     ties.set(call.out, axes)
 
 
@@ -343,6 +457,10 @@ RULES = {
     aten.repeat: repeat,
     aten.flip: flip,
     aten.roll: roll,
+    aten.pixel_shuffle: pixel_shuffle,
+    aten.pixel_unshuffle: pixel_unshuffle,
+    aten.channel_shuffle: channel_shuffle,
+    aten.native_channel_shuffle: channel_shuffle,
     aten.cat: cat,
     aten.stack: stack,
     aten.split: split,

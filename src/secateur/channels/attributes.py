@@ -1,4 +1,4 @@
-"""Attributes of modules that repeat a size: made to fit the tensors again, by class."""
+"""Attributes of modules that repeat a size: made to fit the tensors again."""
 
 from __future__ import annotations
 
@@ -93,3 +93,20 @@ def fit_attributes(module: nn.Module) -> None:
     """
     for fitter in _FITTERS:
         fitter(module)
+
+
+def set_attribute(module: nn.Module, name: str, index: int | None, value: int) -> None:
+    """Set an integer that a module keeps, itself or at a place in a tuple or list.
+
+    Example:
+        >>> layer = nn.Unflatten(1, (4, 3))
+        >>> set_attribute(layer, "unflattened_size", 0, 2)
+        >>> layer.unflattened_size
+        (2, 3)
+    """
+    if index is None:
+        setattr(module, name, value)
+        return
+    entries = list(getattr(module, name))
+    entries[index] = value
+    setattr(module, name, type(getattr(module, name))(entries))

@@ -1,0 +1,204 @@
+"""One watched forward pass: the only file that knows the dispatcher."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from secateur.channels.groups import INPUT
+from secateur.channels.nested import as_call, tensors_in, with_tensors
+from secateur.channels.rules import ON_META, rule_for, unknown
+from secateur.channels.ties import Axes, Call, Labels, MisfitError, Ties
+
+_META = torch.device("meta")
+_WHOLE = (nn.MultiheadAttention,)
+"""Modules whose own code divides their tensors at sizes that they keep as attributes."""
+
+
+class Recorder(Protocol):
+    """Told of every operator once its rule has run."""
+
+    def __call__(self, call: Call) -> None:
+        """Note what was seen."""
+        ...
+
+
+class _Watcher(TorchDispatchMode):
+    """Runs every operator as it is and hands what it did to the operator's rule."""
+
+    def __init__(self, ties: Ties, *, meta: bool, recorder: Recorder | None = None) -> None:
+        super().__init__()  # pyright: ignore[reportUnknownMemberType] - torch leaves its argument untyped
+        self.ties, self.meta, self.recorder = ties, meta, recorder
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage] - rules are no part of the network
+            self.ties.calls += 1
+            out = self._run(func, args, kwargs)
+            call = Call(str(func.overloadpacket), args, kwargs, out)
+            try:
+                rule_for(func)(self.ties, call)
+            except MisfitError:
+                raise
+            except Exception as error:  # a call that its rule does not foresee: left whole, and told
+                self.ties.notes.append(f"{call.name} was left whole: {type(error).__name__}: {error}")
+                unknown(self.ties, call)
+            self.ties.note(call)
+            if self.recorder is not None:
+                self.recorder(call)
+        return out
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if not self.meta:
+            return func(*args, **kwargs)
+        if kwargs.get("device") is not None:  # what the network makes goes where its tensors are
+            kwargs = {**kwargs, "device": _META}
+        quick = ON_META.get(func.overloadpacket)
+        if quick is not None:
+            return quick(args, kwargs)
+        out = func(*args, **kwargs)
+        if func.overloadpacket is torch.ops.aten.lift_fresh and out.device != _META:
+            return torch.empty_like(out, device=_META)
+        return out
+
+
+class _Functions(TorchFunctionMode):
+    """Tells the rules what the dispatcher does not see any more."""
+
+    def __init__(self, ties: Ties) -> None:
+        super().__init__()
+        self.ties = ties
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.max_pool1d:  # on the CPU it writes its result past the dispatcher
+            return torch.max_pool1d_with_indices(*args, **kwargs)[0]
+        return func(*args, **kwargs)
+
+
+def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(tensor, device=_META)
+
+
+def _twice(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with its batch doubled: train mode norms refuse a batch of one."""
+    return torch.cat([tensor, tensor]) if tensor.dim() else tensor
+
+
+class Pass:
+    """One or two watched passes over the same labels."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        inputs: bool,
+        meta: bool,
+        ties: Ties | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """Give every tensor of the network its labels: new ones, or those that the ties know of."""
+        self.model, self.inputs, self.meta, self.recorder = model, inputs, meta, recorder
+        self.ties = Ties() if ties is None else ties
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.features: Labels | None = None
+        self._register()
+
+    def _register(self) -> None:
+        seen: dict[int, str] = {}
+        state: dict[str, torch.Tensor] = dict(self.model.named_parameters(remove_duplicate=False))
+        state |= dict(self.model.named_buffers(remove_duplicate=False))
+        for name, tensor in state.items():
+            if id(tensor) in seen:
+                self.tensors[name] = self.tensors[seen[id(tensor)]]
+                continue
+            seen[id(tensor)] = name
+            stand_in = _on_meta(tensor) if self.meta else tensor.detach()
+            axes = tuple(self.ties.base(name, axis, size) for axis, size in enumerate(tensor.shape))
+            self.ties.set(stand_in, axes, parameter=name)
+            self.tensors[name] = stand_in
+
+    def _inputs(self, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args, kwargs = as_call(with_tensors(example, _on_meta if self.meta else torch.Tensor.detach))
+        first = next(tensors_in([*args, kwargs]), None)
+        for tensor in tensors_in([*args, kwargs]):
+            axes: Axes = (None,) * tensor.dim()
+            removable = tensor is first and self.inputs
+            if removable and tensor.dim() >= 2:
+                axes = (None, self._feature_labels(tensor), *axes[2:])
+            self.ties.set(tensor, axes, is_input=removable)
+        return args, kwargs
+
+    def _feature_labels(self, tensor: torch.Tensor) -> Labels:
+        if self.features is None:
+            if tensor.dim() > 2:
+                self.ties.flat_input = self.ties.base(INPUT, -1, int(np.prod(tensor.shape[1:])))
+            self.features = self.ties.base(INPUT, 1, tensor.shape[1])
+        return self.features
+
+    def run(self, example: Any, *, counting: bool) -> None:
+        """Run the network once under watch, and fix what it returns."""
+        self.ties.counting = counting
+        args, kwargs = self._inputs(example)
+        with (
+            torch.no_grad(),
+            _Watcher(self.ties, meta=self.meta, recorder=self.recorder),
+            _Functions(self.ties),
+        ):
+            out = functional_call(self.model, self.tensors, args, kwargs, tie_weights=False)
+        for tensor in tensors_in(out):
+            for labels in self.ties.axes(tensor):
+                self.ties.fix(labels, "reaches the network's output")
+
+    def run_in_train_mode(self, example: Any) -> None:
+        """Run what only runs in train mode (auxiliary heads) under watch, too."""
+        ties = self.ties
+        idle = {base.tensor for base in ties.bases} - ties.used - {INPUT}
+        idle = {name for name in idle if not name.endswith("num_batches_tracked")}
+        if not idle:
+            return
+        self.model.train()
+        try:
+            self.run(with_tensors(example, _twice), counting=False)
+        except Exception as error:  # the eval pass stands; what only train mode uses stays whole
+            first = str(error).strip().split("\n")[0]
+            ties.notes.append(
+                f"{len(idle)} tensors are used in train mode only, which could not be watched: {first}"
+            )
+            for base in ties.bases:
+                if base.tensor in idle:
+                    ties.fix(ties.labels(base), "is used in train mode only, which could not be watched")
+
+    def close(self) -> dict[str, str]:
+        """Fix what the forward pass did not use or divides by its own code; the reason of each unused tensor."""
+        ties = self.ties
+        unused: dict[str, str] = {}
+        whole = self._inside(_WHOLE)
+        for base in ties.bases:
+            if base.tensor == INPUT:
+                flat = base.axis == -1
+                if (flat and (ties.input_touched or not ties.flattened)) or (not flat and ties.flattened):
+                    ties.fix(ties.labels(base), "the input is read in more than one form")
+            elif base.tensor not in ties.used:
+                unused[base.tensor] = "is not used by the forward pass"
+                ties.fix(ties.labels(base), unused[base.tensor])
+            elif base.tensor in whole:
+                ties.fix(ties.labels(base), f"belongs to a {whole[base.tensor]}, which keeps its sizes")
+        return unused
+
+    def _inside(self, kinds: tuple[type[nn.Module], ...]) -> dict[str, str]:
+        """The tensors of all modules of some classes."""
+        found: dict[str, str] = {}
+        for name in self.tensors:
+            parts = name.split(".")
+            for depth in range(len(parts)):
+                module = self.model.get_submodule(".".join(parts[:depth]))
+                if isinstance(module, kinds):
+                    found[name] = type(module).__name__
+        return found
