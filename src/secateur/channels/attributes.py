@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 from torch import nn
 
@@ -110,3 +111,18 @@ def set_attribute(module: nn.Module, name: str, index: int | None, value: int) -
     entries = list(getattr(module, name))
     entries[index] = value
     setattr(module, name, type(getattr(module, name))(entries))
+
+
+def integers_of(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
+    """The integers above one that a module keeps: name, place in a tuple or list, value."""
+    for name, value in vars(module).items():
+        if name.startswith("_") or name == "training" or isinstance(value, bool):
+            continue
+        if isinstance(value, int) and value > 1:
+            yield name, None, value
+        elif isinstance(value, (tuple, list)):
+            entries = cast("list[object]", list(cast("Any", value)))
+            if entries and all(isinstance(entry, int) and not isinstance(entry, bool) for entry in entries):
+                yield from (
+                    (name, place, cast("int", e)) for place, e in enumerate(entries) if cast("int", e) > 1
+                )

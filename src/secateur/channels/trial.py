@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from secateur._model import left_as_found, named_tensors
-from secateur.channels.attributes import fit_attributes, set_attribute
+from secateur.channels.attributes import fit_attributes, integers_of, set_attribute
 from secateur.channels.dispatch import Pass
 from secateur.channels.groups import INPUT, Group
 from secateur.channels.sites import Sites, Spot, names_of, spot_of_error, text_of
@@ -163,7 +163,9 @@ class Trial:
             return np.arange(0)
         number = self.units.groups.index(group) % 2
         chosen = np.arange(group.width)[number + (group.width > 2) :: 3]
-        return chosen if group.width < _WIDE else np.append(chosen, number)  # in no simple ratio to others' widths
+        return (
+            chosen if group.width < _WIDE else np.append(chosen, number)
+        )  # in no simple ratio to others' widths
 
     def _kept(self) -> dict[tuple[str, int], Labels]:
         """The positions that are left of each axis that loses some."""
@@ -449,18 +451,3 @@ class _Renamed(Ties):
 def owner_of(module: str) -> str:
     """The module whose attributes repeat a tensor's sizes; for a parametrised tensor, the module that it belongs to."""
     return module.rpartition("parametrizations.")[0].rstrip(".") if "parametrizations." in module else module
-
-
-def integers_of(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
-    """The integers above one that a module keeps: name, place in a tuple or list, value."""
-    for name, value in vars(module).items():
-        if name.startswith("_") or name == "training" or isinstance(value, bool):
-            continue
-        if isinstance(value, int) and value > 1:
-            yield name, None, value
-        elif isinstance(value, (tuple, list)):
-            entries = cast("list[object]", list(cast("Any", value)))
-            if entries and all(isinstance(entry, int) and not isinstance(entry, bool) for entry in entries):
-                yield from (
-                    (name, place, cast("int", e)) for place, e in enumerate(entries) if cast("int", e) > 1
-                )

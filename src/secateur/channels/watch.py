@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from secateur._model import left_as_found
+from secateur._model import left_as_found, unwrapped
 from secateur.channels.dispatch import Pass
 from secateur.channels.groups import INPUT, Attribute, Channels, MacsTerm
 from secateur.channels.inputs import kept_inputs
@@ -72,6 +72,7 @@ def watch(model: nn.Module, example: Any, *, inputs: bool = False) -> Channels:
         >>> watch(net, torch.zeros(1, 1, 8, 8)).groups
         (Group('0', width=4: 0.weight[0] write, 0.bias[0] carry, 3.weight[1] read),)
     """
+    model = unwrapped(model)
     lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
     if lazy is not None:
         raise ModelError(f"{lazy!r} has no shape yet; run the network once on data, then watch it")

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from secateur._model import check_finite, named_tensors
+from secateur._model import check_finite, named_tensors, unwrapped
 from secateur.channels.groups import Channels, Group
 from secateur.criteria.criterion import Criterion, Kernel, criterion_named
 from secateur.criteria.normalise import Norm, normalised
@@ -75,6 +75,7 @@ def score(
         >>> score(model, watch(model, torch.zeros(1, 2)), "l1").values["0"]
         tensor([3.0000, 0.5000], dtype=torch.float64)
     """
+    model = unwrapped(model)
     chosen = criterion_named(criterion)
     if seed < 0:
         raise SettingsError(f"seed is {seed}; it must be 0 or more")

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from secateur._model import check_finite, left_as_found, named_tensors
+from secateur._model import check_finite, left_as_found, named_tensors, unwrapped
 from secateur.channels.groups import Channels, Group
 from secateur.channels.watch import as_call
 from secateur.errors import DataError, ModelError, SettingsError
@@ -67,6 +67,7 @@ def observe(
         >>> seen.activations["0"].mean.shape
         torch.Size([3])
     """
+    model = unwrapped(model)
     wanted = frozenset(needs)
     if not wanted:
         raise SettingsError(f"nothing to observe; name what is needed, e.g. needs={{{Need.ACTIVATION}}}")

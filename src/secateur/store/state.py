@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -12,14 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from secateur.channels.attributes import fit_attributes
+from secateur.channels.attributes import fit_attributes, integers_of, set_attribute
 from secateur.channels.inputs import ATTRIBUTE as INPUTS
 from secateur.channels.inputs import keep_inputs
 from secateur.errors import FileFormatError, ModelError
 from secateur.networks import Origin, origin_of, set_origin
 from secateur.store.documents import canonical_json
 from secateur.store.tensor_file import DTYPE_NAMES
-from secateur.surgery.apply import CHANGES
+from secateur.surgery.apply import CHANGES, SETTINGS
 
 MemoryFormat = Literal["channels_last", "channels_last_3d"]
 _FORMATS: Mapping[MemoryFormat, tuple[torch.memory_format, int]] = {
@@ -59,6 +59,15 @@ class InputsDocument(Strict):
         return self
 
 
+class SettingDocument(Strict):
+    """An integer that a module keeps, and what it is now."""
+
+    module: str
+    name: str
+    index: Annotated[int, Field(ge=0)] | None
+    value: Annotated[int, Field(ge=1)]
+
+
 class StateDocument(Strict):
     """What a network is besides the values of its tensors.
 
@@ -73,6 +82,7 @@ class StateDocument(Strict):
         other_mode: Modules in the other mode.
         changes: The changes that made the network from the unreduced one.
         inputs: The kept features of the input, or None for all.
+        settings: Integers that modules keep, which have followed cuts.
     """
 
     origin: OriginDocument | None
@@ -85,6 +95,7 @@ class StateDocument(Strict):
     other_mode: list[str]
     changes: list[JsonValue]
     inputs: InputsDocument | None
+    settings: list[SettingDocument] = Field(default=[], exclude_if=lambda settings: not settings)
 
 
 def describe(model: nn.Module, *, origin: Origin | None) -> tuple[dict[str, Tensor], StateDocument]:
@@ -122,6 +133,7 @@ def describe(model: nn.Module, *, origin: Origin | None) -> tuple[dict[str, Tens
         "other_mode": sorted(name for name, module in _modules(model) if module.training != model.training),
         "changes": getattr(model, CHANGES, []),
         "inputs": getattr(model, INPUTS, None),
+        "settings": getattr(model, SETTINGS, []),
     }
     text = canonical_json(document, what="the network's record of changes")
     try:
@@ -162,6 +174,7 @@ def rebuild(
             model = _placed(build(), tensors, state, source=source)
     for module in model.modules():
         fit_attributes(module)
+    _set(model, state.settings, source=source)
     model.train(state.training)
     for name in state.other_mode:
         _module(model, name).training = not state.training
@@ -169,9 +182,24 @@ def rebuild(
         set_origin(model, Origin(state.origin.spec, state.origin.arguments))
     if state.changes:
         setattr(model, CHANGES, list(state.changes))
+    if state.settings:
+        setattr(model, SETTINGS, [entry.model_dump() for entry in state.settings])
     if state.inputs is not None:
         keep_inputs(model, state.inputs.indices, axis=state.inputs.axis, size=state.inputs.size)
     return model
+
+
+def _set(model: nn.Module, settings: Sequence[SettingDocument], *, source: str) -> None:
+    """Give integers that modules keep their values."""
+    modules = dict(_modules(model))
+    for entry in settings:
+        module = modules.get(entry.module)
+        known = () if module is None else [(name, index) for name, index, _ in integers_of(module)]
+        if module is None or (entry.name, entry.index) not in known:
+            raise FileFormatError(
+                f"{source} sets {entry.name!r} of {entry.module!r}, which keeps no such integer; it is of another network"
+            )
+        set_attribute(module, entry.name, entry.index, entry.value)
 
 
 def model_snapshot(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:

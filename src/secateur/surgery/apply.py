@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ from secateur.channels import INPUT, Group, Member, digest_of
 from secateur.channels.attributes import fit_attributes, set_attribute
 from secateur.channels.inputs import keep_inputs
 from secateur.errors import PlanError, SettingsError
-from secateur.plan.change import Plan
+from secateur.plan.change import Plan, Setting
 from secateur.surgery.optimizers import Axes, check_optimizers, follow
 from secateur.surgery.tensors import Part, bias_shift, changed, new_order
 from secateur.surgery.wrappers import check_wrappers, cut_inside, forget_graphs
 
 CHANGES = "_secateur_changes"
+SETTINGS = "_secateur_settings"
 
 Parts = dict[str, dict[int, list[Part]]]
 
@@ -165,11 +167,24 @@ def _cut(
     changed_ids = {id(old[name]) for name in fresh}
     for owner in {_owner(name) for name, tensor in old.items() if id(tensor) in changed_ids}:
         fit_attributes(result.get_submodule(owner))
-    for setting in plan.settings:
-        set_attribute(result.get_submodule(setting.module), setting.name, setting.index, setting.value)
+    _set(result, plan.settings)
     follow(optimizers, result, axes=axes, shapes=shapes, moved=moved)
     _record(result, plan, parts, lengths)
     return result
+
+
+def _set(model: nn.Module, settings: Sequence[Setting]) -> None:
+    """Set the integers that modules keep, and keep on the network what they are."""
+    history: dict[tuple[str, str, int], dict[str, Any]] = {
+        (entry["module"], entry["name"], -1 if entry["index"] is None else entry["index"]): dict(entry)
+        for entry in getattr(model, SETTINGS, [])
+    }
+    for setting in settings:
+        set_attribute(model.get_submodule(setting.module), setting.name, setting.index, setting.value)
+        key = (setting.module, setting.name, -1 if setting.index is None else setting.index)
+        history[key] = asdict(setting)
+    if history:
+        setattr(model, SETTINGS, [history[key] for key in sorted(history)])
 
 
 def _axes(model: nn.Module, parts: Parts) -> Axes:

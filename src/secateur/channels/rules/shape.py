@@ -166,7 +166,7 @@ def _moved(joint: Joint | None, places: Mapping[int, int]) -> Joint | None:
     if joint is None:
         return None
     axes = [places[axis] for axis in joint.axes]
-    order = np.argsort(axes)
+    order: list[int] = np.argsort(axes).tolist()
     prefer = None if joint.prefer is None else places[joint.prefer]
     return Joint(tuple(axes[place] for place in order), np.transpose(joint.table, order), prefer)
 
@@ -295,6 +295,18 @@ def channel_shuffle(ties: Ties, call: Call) -> None:
         ties.tie_rows(table)
         axes[1] = np.ascontiguousarray(table.T).reshape(-1)
     ties.set(call.out, axes)
+
+
+def as_strided_(ties: Ties, call: Call) -> None:
+    """The same elements in another order in memory, where every axis keeps its length."""
+    x = call.tensor(0)
+    axes = ties.axes(x)
+    if len(axes) == x.dim() and all(own is None or len(own) == n for own, n in zip(axes, x.shape, strict=True)):
+        ties.set(call.out, axes, parameter=ties.parameter(x))
+        return
+    for labels in axes:
+        ties.fix(labels, f"goes through {call.name}, which gives it another shape")
+    ties.set(call.out, (None,) * x.dim())
 
 
 # --- joining and dividing -----------------------------------------------------------------------------------------
@@ -461,6 +473,7 @@ RULES = {
     aten.pixel_unshuffle: pixel_unshuffle,
     aten.channel_shuffle: channel_shuffle,
     aten.native_channel_shuffle: channel_shuffle,
+    aten.as_strided_: as_strided_,
     aten.cat: cat,
     aten.stack: stack,
     aten.split: split,
