@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 Labels: TypeAlias = NDArray[np.int64]
 Axes: TypeAlias = "tuple[Labels | None, ...]"
@@ -274,6 +275,12 @@ def tensors_of(values: object) -> list[torch.Tensor]:
     return []
 
 
+def ties_of(tensors: Iterable[torch.Tensor]) -> Ties | None:
+    """The pass that labelled some tensors; None outside of one."""
+    tracks: list[Track | None] = [getattr(tensor, _ATTRIBUTE, None) for tensor in tensors]
+    return next((track.owner for track in tracks if track is not None), None)
+
+
 def vector(labels: Labels | None, size: int) -> Labels:
     """Labels as an array, FIXED ones written out."""
     return np.zeros(size, dtype=np.int64) if labels is None else labels
@@ -281,12 +288,21 @@ def vector(labels: Labels | None, size: int) -> Labels:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of an operator as a rule sees it."""
+    """One call of an operator as a rule sees it.
+
+    Attributes:
+        name: The operator's, ``namespace.name``; a class's where it is a module or function that is seen as a whole.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        out: What came out: a tensor, or several.
+        module: The module, where a module is seen as a whole; its parameters are its attributes as always.
+    """
 
     name: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     out: Any
+    module: nn.Module | None = None
 
     def tensor(self, position: int) -> torch.Tensor:
         """A positional argument that is a tensor."""

@@ -12,10 +12,13 @@ from torch.nn.parameter import is_lazy
 
 from secateur._model import left_as_found, unwrapped
 from secateur.channels.dispatch import Pass
-from secateur.channels.groups import INPUT, Attribute, Channels, MacsTerm
+from secateur.channels.groups import INPUT, Attribute, Channels, Group, MacsTerm
 from secateur.channels.inputs import kept_inputs
+from secateur.channels.leaves import leaves_closed
 from secateur.channels.nested import as_call, tensors_in, with_tensors
+from secateur.channels.own import followed
 from secateur.channels.trial import Trial
+from secateur.channels.units import Units
 from secateur.errors import ModelError, WatchError
 
 
@@ -79,8 +82,14 @@ def watch(model: nn.Module, example: Any, *, inputs: bool = False) -> Channels:
     example = _in_format_of(model, example)
     if inputs:
         example = _kept_features(model, example)
+    with leaves_closed():
+        return _channels(model, _watched_somehow(model, example, inputs=inputs), example)
+
+
+def _watched_somehow(model: nn.Module, example: Any, *, inputs: bool) -> Pass:
+    """Watched on meta tensors, or on real ones where the network's forward reads values."""
     try:
-        watched = _watched(model, example, inputs=inputs, meta=True)
+        return _watched(model, example, inputs=inputs, meta=True)
     except Exception as first:  # any error of the user's forward; told below if it stays
         try:
             watched = _watched(model, example, inputs=inputs, meta=False)
@@ -91,7 +100,15 @@ def watch(model: nn.Module, example: Any, *, inputs: bool = False) -> Channels:
                 f" {_told(error)}; pass an example that the network takes"
             ) from error
         watched.ties.notes.append(f"watched on real tensors, because on meta tensors: {_told(first)}")
-    return _channels(model, watched, example)
+        return watched
+
+
+def untried(model: nn.Module, example: Any) -> tuple[Group, ...]:
+    """The groups as the rules of operators alone have them, before cuts are tried."""
+    with leaves_closed():
+        watched = _watched_somehow(model, _in_format_of(model, example), inputs=False)
+        watched.close()
+        return Units(watched.ties, _kind_of(model)).groups
 
 
 def _in_format_of(model: nn.Module, example: Any) -> Any:
@@ -119,7 +136,7 @@ def _kind_of(model: nn.Module) -> Callable[[str], str]:
 def _channels(model: nn.Module, watched: Pass, example: Any) -> Channels:
     unused = watched.close()
     ties = watched.ties
-    trial = Trial(model, example, watched, _kind_of(model))
+    trial = Trial(model, example, watched, _kind_of(model), repairs=followed(model, ties))
     trial.run()
     units = trial.units
     tensors = {base.tensor for base in ties.bases} - {INPUT}

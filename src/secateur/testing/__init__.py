@@ -13,16 +13,19 @@ from secateur.testing.laws import (
 )
 from secateur.testing.models import CONSTRUCTS, Construct, Wired
 from secateur.testing.oracle import randomise, unread
+from secateur.testing.rules import RuleCheck, check_rule
 
 __all__ = [
     "CONSTRUCTS",
     "EXOTIC",
     "Construct",
     "LawError",
+    "RuleCheck",
     "Wired",
     "check_cut",
     "check_forecast",
     "check_left_as_found",
+    "check_rule",
     "cost_of",
     "macs_of",
     "outputs_of",

@@ -1,12 +1,16 @@
 """What each operator does to the labels of its tensors: one short file per family of operators.
 
 A rule takes the collected ties and one call, ties what is the same axis and labels the result. An operator without a rule
-fixes what it touches and is reported by name. Operators that PyTorch itself tags as pointwise need no entry.
+fixes what it touches and is reported by name. Operators that PyTorch itself tags as pointwise need no entry. Rules of your
+own are added by :func:`secateur.rule`; what a rule may say is in :class:`~secateur.channels.ties.Ties`, what it sees in
+:class:`~secateur.channels.ties.Call`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import torch
@@ -50,8 +54,38 @@ def unknown(ties: Ties, call: Call) -> None:
         ties.set(tensor, (None,) * tensor.dim())
 
 
+_QUIET: ContextVar[bool] = ContextVar("_QUIET", default=False)
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Inside, no operator's rule is asked: what runs here is seen as a whole, by a rule of its own."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
+
+def is_quiet() -> bool:
+    """Whether what runs now is part of something that is seen as a whole."""
+    return _QUIET.get()
+
+
+def has_rule(packet: Any) -> bool:
+    """Whether an operator (all its overloads) has a rule, or needs none.
+
+    >>> has_rule(torch.ops.aten.relu), has_rule(torch.ops.aten.histc)
+    (True, False)
+    """
+    overloads = (getattr(packet, name) for name in packet.overloads())
+    return packet in RULES or any(torch.Tag.pointwise in overload.tags for overload in overloads)
+
+
 def rule_for(function: Any) -> Rule:
     """The rule of an operator as the dispatcher names it."""
+    if is_quiet():
+        return elementwise.nothing
     rule = RULES.get(function.overloadpacket)
     if rule is not None:
         return rule
