@@ -128,7 +128,7 @@ def test_widths_below_the_multiple_stay():
         NothingToCutError, match=r"0: 6 units, less what was asked for, round up to 6 \(round_to=8\)"
     ):
         plan(CHANNELS, scores(), remove=0.9, round_to=8)
-    with pytest.raises(BudgetError, match="with 8 of the units left in each of 3 groups"):
+    with pytest.raises(BudgetError, match="with as few units left as may be in each of 3 groups"):
         plan(CHANNELS, scores(), budget=Macs(at_most=0.9), round_to=8)
 
 

@@ -1,5 +1,6 @@
 """Channels: what belongs together in a network, found by watching one forward pass."""
 
+from secateur.channels.constraints import Constraints
 from secateur.channels.groups import INPUT, Attribute, Channels, Fixed, Group, MacsTerm, Member
 from secateur.channels.own import Added, follow, rule
 from secateur.channels.rules.elementwise import elementwise
@@ -12,6 +13,7 @@ __all__ = [
     "Attribute",
     "Call",
     "Channels",
+    "Constraints",
     "Fixed",
     "Group",
     "Labels",

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.channels.constraints import Constraints, constraints_of
 from secateur.errors import ModelError
 
 Indices: TypeAlias = NDArray[np.int64]
@@ -80,6 +81,21 @@ class Group:
     def by_role(self, *roles: Role) -> tuple[Member, ...]:
         """The members that play one of the given roles."""
         return tuple(member for member in self.members if member.role in roles)
+
+    @property
+    def constraints(self) -> Constraints:
+        """What holds for its width however it is cut: equal shares of an axis, whole blocks of it.
+
+        Example:
+            >>> import torch
+            >>> from torch import nn
+            >>> from secateur.channels import watch
+            >>> net = nn.Sequential(nn.Linear(4, 6), nn.GLU(), nn.Linear(3, 2))
+            >>> print(watch(net, torch.zeros(1, 4)).group("0").constraints)
+            2 equal shares
+        """
+        writers = self.by_role("write", "input") or self.members
+        return constraints_of(member.indices for member in writers)
 
     def __repr__(self) -> str:
         tensors = ", ".join(f"{m.tensor}[{m.axis}] {m.role}" for m in self.members)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -109,6 +110,7 @@ def _rows(channels: Channels) -> list[GroupRow]:
             parameters=each[group.name].parameters,
             macs=each[group.name].macs,
             exact=group.exact,
+            limits=str(group.constraints),
         )
         for group in channels.groups
     ]
@@ -136,6 +138,7 @@ def _document(named: str, shape: tuple[int, ...], channels: Channels, rows: list
                 "kind": row.kind,
                 "width": row.width,
                 "exact": row.exact,
+                "constraints": dataclasses.asdict(group.constraints),
                 "parameters_per_unit": row.parameters,
                 "macs_per_unit": row.macs,
                 "members": [

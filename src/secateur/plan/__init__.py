@@ -4,10 +4,12 @@ from secateur.plan.budget import Budget, Bytes, Macs, Parameters
 from secateur.plan.change import ALL_READERS, Change, Mix, Plan
 from secateur.plan.compensate import compensate
 from secateur.plan.left import Left, why_nothing
+from secateur.plan.limits import GRAINS
 from secateur.plan.select import change_of, plan, plan_for
 
 __all__ = [
     "ALL_READERS",
+    "GRAINS",
     "Budget",
     "Bytes",
     "Change",

@@ -8,17 +8,19 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.channels import Channels, Group
+from secateur.channels import Channels, Constraints, Group
 from secateur.cost import CostModel
 from secateur.criteria import Merge, Norm, Scores, normalised
 from secateur.errors import BudgetError, NothingToCutError, PlanError, SettingsError
 from secateur.plan.budget import Budget
 from secateur.plan.change import ALL_READERS, Change, Mix, Plan, Setting
 from secateur.plan.left import Left, fixed_axes, gathered, why_nothing
+from secateur.plan.limits import Minimum, RoundTo, limits
 
 Scope = Literal["layer", "global"]
 Remove: TypeAlias = float | Mapping[str, float]
 Indices: TypeAlias = NDArray[np.int64]
+Limits: TypeAlias = Mapping[str, Constraints]
 
 
 def _ascending(values: NDArray[np.float64]) -> Indices:
@@ -35,12 +37,9 @@ def _share(value: float, name: str) -> float:
     return float(value)
 
 
-def _count(group: Group, share: float, round_to: int) -> int:
-    """How many units of a group stay: at least one, and a multiple of ``round_to`` (never more than there are)."""
-    left = max(group.width - int(share * group.width + 1e-9), 1)
-    if round_to > 1:
-        left = min(-(-left // round_to) * round_to, group.width)
-    return left
+def _count(group: Group, share: float, limit: Constraints) -> int:
+    """How many units of a group stay: as many as its limits ask for."""
+    return limit.least(group.width - int(share * group.width + 1e-9), width=group.width)
 
 
 def _chosen(channels: Channels, scores: Scores, groups: Iterable[str] | None) -> list[Group]:
@@ -120,7 +119,7 @@ def _settings(channels: Channels, changes: Iterable[Change]) -> tuple[Setting, .
     )
 
 
-def _by_layer(chosen: list[Group], scores: Scores, remove: Remove, round_to: int) -> dict[str, Indices]:
+def _by_layer(chosen: list[Group], scores: Scores, remove: Remove, bounds: Limits) -> dict[str, Indices]:
     kept: dict[str, Indices] = {}
     strange = sorted(set(remove) - {group.name for group in chosen}) if isinstance(remove, Mapping) else []
     if strange:
@@ -134,24 +133,25 @@ def _by_layer(chosen: list[Group], scores: Scores, remove: Remove, round_to: int
         else:
             share = _share(remove, group.name)
         order = _ascending(scores.values[group.name].double().numpy())
-        kept[group.name] = np.sort(order[group.width - _count(group, share, round_to) :])
+        kept[group.name] = np.sort(order[group.width - _count(group, share, bounds[group.name]) :])
     return kept
 
 
 class _Ranking:
-    """All units of several groups in the order in which they go; the best unit of each group never does."""
+    """All units of several groups in the order in which they go; the best ones of each group never do."""
 
-    def __init__(self, chosen: list[Group], scores: Scores, round_to: int) -> None:
-        self.groups, self.round_to = chosen, round_to
+    def __init__(self, chosen: list[Group], scores: Scores, bounds: Limits) -> None:
+        self.groups, self.bounds = chosen, bounds
         values: list[NDArray[np.float64]] = []
         owner: list[Indices] = []
         unit: list[Indices] = []
         for number, group in enumerate(chosen):
             own = scores.values[group.name].double().numpy()
             own = own[_ascending(own)]
-            values.append(own[:-1])
-            owner.append(np.full(group.width - 1, number))
-            unit.append(np.arange(group.width - 1))
+            free = group.width - min(bounds[group.name].minimum, group.width)
+            values.append(own[:free])
+            owner.append(np.full(free, number))
+            unit.append(np.arange(free))
         flat, self.owner = np.concatenate(values), np.concatenate(owner)
         self.order = np.lexsort((np.concatenate(unit), self.owner, flat))
         self.orders = {group.name: _ascending(scores.values[group.name].double().numpy()) for group in chosen}
@@ -164,9 +164,7 @@ class _Ranking:
         gone = np.bincount(self.owner[self.order[:count]], minlength=len(self.groups))
         kept: dict[str, Indices] = {}
         for group, number in zip(self.groups, gone, strict=True):
-            left = group.width - int(number)
-            if self.round_to > 1:
-                left = min(-(-left // self.round_to) * self.round_to, group.width)
+            left = self.bounds[group.name].least(group.width - int(number), width=group.width)
             kept[group.name] = np.sort(self.orders[group.name][group.width - left :])
         return kept
 
@@ -178,8 +176,9 @@ def _within(ranking: _Ranking, model: CostModel, budget: Budget) -> dict[str, In
     best = ranking.kept(high)
     if not budget.met(model.kept(best), before):
         raise BudgetError(
-            f"{budget} cannot be met: with {ranking.round_to} of the units left in each of {len(ranking.groups)} groups"
-            f" the network has {model.kept(best)} (now {before}); ask for less, or free more groups"
+            f"{budget} cannot be met: with as few units left as may be in each of {len(ranking.groups)} groups"
+            f" the network has {model.kept(best)} (now {before}); ask for less, free more groups, or lower minimum= and"
+            " round_to="
         )
     while low < high:
         middle = (low + high) // 2
@@ -198,7 +197,7 @@ def _why_left(
     *,
     remove: Remove | None,
     scope: Scope,
-    round_to: int,
+    bounds: Limits,
 ) -> tuple[Left, ...]:
     """The groups of which nothing goes, by reason."""
 
@@ -213,8 +212,11 @@ def _why_left(
         by_layer = scope == "layer" or isinstance(remove, Mapping)
         if share is not None and by_layer and int(share * group.width + 1e-9) == 0:
             return f"a share of {share:g} of {group.width} units is less than one"
-        if round_to > 1:
-            return f"{group.width} units, less what was asked for, round up to {group.width} (round_to={round_to})"
+        limit = bounds[group.name]
+        if limit.minimum > 1 or limit.multiple_of > 1:
+            asked = [f"minimum={limit.minimum}"] if limit.minimum > 1 else []
+            asked += [f"round_to={limit.multiple_of}"] if limit.multiple_of > 1 else []
+            return f"{group.width} units, less what was asked for, round up to {group.width} ({', '.join(asked)})"
         return "other groups' units have lower scores, and those were enough"
 
     whole = (group for group in channels.groups if len(kept.get(group.name, ())) in (0, group.width))
@@ -236,7 +238,8 @@ def plan(
     budget: Budget | None = None,
     scope: Scope = "layer",
     normalise: Norm | None = None,
-    round_to: int = 1,
+    round_to: RoundTo = 1,
+    minimum: Minimum = 1,
     groups: Iterable[str] | None = None,
 ) -> Plan:
     """Decide which units go: those with the lowest scores. Nothing is changed yet.
@@ -248,14 +251,19 @@ def plan(
         budget: Instead of a share: the fewest removals, over all groups, that meet ``Macs``, ``Parameters`` or ``Bytes``.
         scope: ``layer`` removes the share from every group, ``global`` ranks the units of all groups together.
         normalise: For ``global``: divide a group's scores by their L1 or L2 norm first, so that groups compare.
-        round_to: Widths that stay are rounded up to a multiple of it.
+        round_to: Widths that stay are rounded up to a multiple of it, counted in positions of a tensor's axis (in each of its
+            equal shares). Or the name of what the network is to run on, whose grain is then taken: ``"xnnpack"``, ``"litert"``,
+            ``"executorch"``, ``"onnxruntime"``, ``"openvino"`` (16 each). Or either by pattern of group names, where the first
+            that fits holds: ``{"head.*": 1, "*": 16}``.
+        minimum: Units that stay in each group at least; or that number by pattern of group names. A group that has fewer stays.
         groups: The names of the groups that may be cut; all that have scores by default.
 
     Returns:
         The plan, with the exact cost of the network after it.
 
     Raises:
-        SettingsError: Neither or both of ``remove`` and ``budget`` are given, or one is out of range.
+        SettingsError: Neither or both of ``remove`` and ``budget`` are given, one is out of range, a target is unknown, or a
+            pattern fits no group.
         NothingToCutError: No group may be cut, or of what was asked for not one unit could go; it says why.
         BudgetError: The budget cannot be reached.
         PlanError: The scores are of another network.
@@ -276,30 +284,29 @@ def plan(
         raise SettingsError(
             "give either remove=, a share of the units, or budget=, what the network may cost"
         )
-    if round_to < 1:
-        raise SettingsError(f"round_to={round_to} must be at least 1")
     if scope not in ("layer", "global"):
         raise SettingsError(f"scope={scope!r} must be 'layer' or 'global'")
     chosen = _chosen(channels, scores, groups)
+    bounds = limits(channels, minimum=minimum, round_to=round_to)
     ranked = normalised(scores, normalise)
     model = CostModel(channels)
     if budget is not None:
-        kept = _within(_Ranking(chosen, ranked, round_to), model, budget)
+        kept = _within(_Ranking(chosen, ranked, bounds), model, budget)
     elif scope == "layer" or isinstance(remove, Mapping):
-        kept = _by_layer(chosen, ranked, remove if remove is not None else 0.0, round_to)
+        kept = _by_layer(chosen, ranked, remove if remove is not None else 0.0, bounds)
     else:
-        ranking = _Ranking(chosen, ranked, round_to)
+        ranking = _Ranking(chosen, ranked, bounds)
         total = sum(group.width for group in chosen)
         share = _share(float(remove if remove is not None else 0.0), "the network")
         kept = ranking.kept(min(int(share * total + 1e-9), len(ranking)))
-    left = _why_left(channels, scores, kept, remove=remove, scope=scope, round_to=round_to)
+    left = _why_left(channels, scores, kept, remove=remove, scope=scope, bounds=bounds)
     changes = [
         change_of(channels.group(name), units, scores.merges.get(name)) for name, units in kept.items()
     ]
     made = plan_for(channels, changes, model, left=(*left, *fixed_axes(channels)))
     if not made.changes and _asked(remove):
         raise NothingToCutError(
-            f"nothing would be removed: {'; '.join(map(str, left))}; ask for a larger share, a smaller round_to, or"
-            " other groups"
+            f"nothing would be removed: {'; '.join(map(str, left))}; ask for a larger share, a smaller round_to or minimum,"
+            " or other groups"
         )
     return made

@@ -101,6 +101,9 @@ class GroupView:
                 + ", ".join(f"{one.block} of {_axis(one)}" for one in wide[:3])
                 + (f" and of {len(wide) - 3} more axes." if len(wide) > 3 else ".")
             )
+        limits = str(self.group.constraints)
+        if limits:
+            said.append(f"However it is cut, what holds is: {limits}.")
         if not self.group.exact:
             said.append("A norm takes statistics over these channels, so removing one changes the others.")
         return " ".join(said)

@@ -38,6 +38,7 @@ class GroupRow:
         parameters: Parameters that one unit accounts for.
         macs: Multiply-adds that one unit accounts for, for one example.
         exact: Whether cutting equals not reading.
+        limits: What holds for its width however it is cut; empty where any number of units may stay.
     """
 
     name: str
@@ -47,6 +48,7 @@ class GroupRow:
     parameters: float
     macs: float
     exact: bool
+    limits: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,9 +253,11 @@ def _files(report: Report) -> Table:
 
 def _groups(groups: Sequence[GroupRow]) -> Table:
     """One line a group."""
-    table = _table("group", "kind", "units", "members", "params/unit", "MACs/unit", "exact")
-    table.columns[1].justify = "left"
-    table.columns[6].justify = "left"
+    limited = any(row.limits for row in groups)
+    columns = ("kind", "units", "members", "params/unit", "MACs/unit", "exact")
+    table = _table("group", *columns, *(("limits",) if limited else ()))
+    for number in (1, 6, *((7,) if limited else ())):
+        table.columns[number].justify = "left"
     for row in groups:
         table.add_row(
             Text(_plain(row.name)),
@@ -263,6 +267,7 @@ def _groups(groups: Sequence[GroupRow]) -> Table:
             text.short(round(row.parameters, 1)),
             text.short(round(row.macs, 1)),
             "yes" if row.exact else "no",
+            *((row.limits,) if limited else ()),
         )
     return table
 

@@ -201,7 +201,8 @@ class _Folder:
         group = self.structure.group(part.group).group
         name = "own" if group.name == layer.name else _plain(group.name)
         times = f"x{part.block}" if part.block > 1 else ""
-        return f"{name} {text.integer(part.units)}{times}{'' if group.exact else '~'}"
+        limits = f" in {group.constraints}" if name == "own" and str(group.constraints) else ""
+        return f"{name} {text.integer(part.units)}{times}{'' if group.exact else '~'}{limits}"
 
 
 def _costs(parameters: int, macs: int) -> str:
