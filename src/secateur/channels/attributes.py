@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+import torch
 from torch import nn
+from torch.nn.utils.weight_norm import WeightNorm
+
+
+def _computed(module: nn.Module) -> None:
+    """Weights that hooks compute before each forward (the old weight norm) are computed now."""
+    for hook in cast("dict[int, object]", vars(module)["_forward_pre_hooks"]).values():
+        if isinstance(hook, WeightNorm):
+            with torch.no_grad():
+                hook(module, ())
 
 
 def _convolution(module: nn.Module) -> None:
@@ -64,10 +74,17 @@ def _embedding(module: nn.Module) -> None:
 
 def _recurrent(module: nn.Module) -> None:
     if isinstance(module, nn.RNNBase):
-        module.input_size = module.get_parameter("weight_ih_l0").shape[1]
+        weights: Any = module
+        rows, module.input_size = weights.weight_ih_l0.shape
+        module.hidden_size = rows // {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
+        if module.proj_size:
+            module.proj_size = weights.weight_hr_l0.shape[0]
+    elif isinstance(module, nn.RNNCellBase):
+        module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
 
 
 _FITTERS: tuple[Callable[[nn.Module], None], ...] = (
+    _computed,
     _convolution,
     _linear,
     _bilinear,

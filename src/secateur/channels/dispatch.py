@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.channels.groups import INPUT
 from secateur.channels.nested import as_call, tensors_in, with_tensors
-from secateur.channels.rules import ON_META, rule_for, unknown
-from secateur.channels.ties import Axes, Call, Labels, MisfitError, Ties
+from secateur.channels.rules import ON_META, WHOLE, Rule, rule_for, unknown
+from secateur.channels.ties import Axes, Call, Labels, MisfitError, Ties, Whole
 
 _META = torch.device("meta")
 _WHOLE = (nn.MultiheadAttention,)
@@ -35,24 +35,43 @@ class _Watcher(TorchDispatchMode):
     def __init__(self, ties: Ties, *, meta: bool, recorder: Recorder | None = None) -> None:
         super().__init__()  # pyright: ignore[reportUnknownMemberType] - torch leaves its argument untyped
         self.ties, self.meta, self.recorder = ties, meta, recorder
+        self._inside = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage] - rules are no part of the network
+            if self._inside:
+                return self._run(func, args, kwargs)
             self.ties.calls += 1
             out = self._run(func, args, kwargs)
-            call = Call(str(func.overloadpacket), args, kwargs, out)
-            try:
-                rule_for(func)(self.ties, call)
-            except MisfitError:
-                raise
-            except Exception as error:  # a call that its rule does not foresee: left whole, and told
-                self.ties.notes.append(f"{call.name} was left whole: {type(error).__name__}: {error}")
-                unknown(self.ties, call)
-            self.ties.note(call)
-            if self.recorder is not None:
-                self.recorder(call)
+            self._seen(rule_for(func), Call(str(func.overloadpacket), args, kwargs, out))
         return out
+
+    def whole(self, whole: Whole, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run a function that is seen as one operator."""
+        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+            self.ties.calls += 1
+            self._inside = True  # its parts are not looked at
+            try:
+                quick = whole.on_meta if self.meta else None
+                out = func(*args, **kwargs) if quick is None else quick(args, kwargs)
+            finally:
+                self._inside = False
+            self._seen(whole.rule, Call(whole.name, args, kwargs, out))
+        return out
+
+    def _seen(self, rule: Rule, call: Call) -> None:
+        """Let a call's rule say what it did."""
+        try:
+            rule(self.ties, call)
+        except MisfitError:
+            raise
+        except Exception as error:  # a call that its rule does not foresee: left whole, and told
+            self.ties.notes.append(f"{call.name} was left whole: {type(error).__name__}: {error}")
+            unknown(self.ties, call)
+        self.ties.note(call)
+        if self.recorder is not None:
+            self.recorder(call)
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         if not self.meta:
@@ -71,12 +90,15 @@ class _Watcher(TorchDispatchMode):
 class _Functions(TorchFunctionMode):
     """Tells the rules what the dispatcher does not see any more."""
 
-    def __init__(self, ties: Ties) -> None:
+    def __init__(self, watcher: _Watcher) -> None:
         super().__init__()
-        self.ties = ties
+        self.watcher = watcher
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        whole = WHOLE.get(func)
+        if whole is not None:
+            return self.watcher.whole(whole, func, args, kwargs)
         if func is torch.max_pool1d:  # on the CPU it writes its result past the dispatcher
             return torch.max_pool1d_with_indices(*args, **kwargs)[0]
         return func(*args, **kwargs)
@@ -146,11 +168,8 @@ class Pass:
         """Run the network once under watch, and fix what it returns."""
         self.ties.counting = counting
         args, kwargs = self._inputs(example)
-        with (
-            torch.no_grad(),
-            _Watcher(self.ties, meta=self.meta, recorder=self.recorder),
-            _Functions(self.ties),
-        ):
+        watcher = _Watcher(self.ties, meta=self.meta, recorder=self.recorder)
+        with torch.no_grad(), watcher, _Functions(watcher):
             out = functional_call(self.model, self.tensors, args, kwargs, tie_weights=False)
         for tensor in tensors_in(out):
             for labels in self.ties.axes(tensor):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
@@ -60,13 +60,17 @@ class Joint:
 
 @dataclass(slots=True)
 class Track:
-    """What is known of one tensor: its labels, and the parameter it is (or is a view of)."""
+    """What is known of one tensor: its labels, the parameter it is (or is a view of), and whether it is one number repeated.
+
+    What is one number repeated is so until somebody writes into it: ``uniform`` is the version in which it was.
+    """
 
     owner: Ties
     axes: Axes
     parameter: str | None = None
     is_input: bool = False
     joint: Joint | None = None
+    uniform: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,14 +206,22 @@ class Ties:
         parameter: str | None = None,
         is_input: bool = False,
         joint: Joint | None = None,
+        uniform: bool = False,
     ) -> None:
         """Give a tensor its labels."""
-        setattr(tensor, _ATTRIBUTE, Track(self, tuple(axes), parameter, is_input, joint))
+        version = tensor._version if uniform else None
+        setattr(tensor, _ATTRIBUTE, Track(self, tuple(axes), parameter, is_input, joint, version))
+
+    def is_uniform(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is one number repeated: it has as many of it as somebody's code asks for, and no channels."""
+        track = self.look(tensor)
+        return track is not None and track.uniform is not None and track.uniform == tensor._version
 
     def note(self, call: Call) -> None:
         """Remember a call, for comparison with the same call in a cut network."""
         into = tuple(self.look(tensor) for tensor in tensors_of((call.args, call.kwargs)))
-        out = tuple((tuple(tensor.shape), self.look(tensor)) for tensor in tensors_of(call.out))
+        made = tensors_of(call.out)  # one number repeated has no size of its own to compare
+        out = tuple((tuple(x.shape), None if self.is_uniform(x) else self.look(x)) for x in made)
         self.seen.append(Seen(call.name, into, out))
 
     # --- ties ---------------------------------------------------------------------------------------------------
@@ -318,3 +330,18 @@ class Call:
         if position < len(self.args):
             return self.args[position]
         return self.kwargs.get(name, default)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A function that is seen as one operator, though the dispatcher would only see its parts.
+
+    Attributes:
+        name: What it is called in reports.
+        rule: What it does to labels.
+        on_meta: What it gives on meta tensors; None where it is quick to run.
+    """
+
+    name: str
+    rule: Callable[[Ties, Call], None]
+    on_meta: Callable[[Any, Any], Any] | None = None

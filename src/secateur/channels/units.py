@@ -17,6 +17,7 @@ from secateur.channels.rules.conv import KERNEL
 from secateur.channels.ties import FIXED, Base, Labels, Ties
 
 _FIXED = "is added to or multiplied with something fixed"
+_UNWRITTEN = "is read, but nothing that can be cut writes it"
 _SINGLE = "has a single channel, or channels that can only go together"
 
 
@@ -82,6 +83,16 @@ class _Runs:
         table = self.position[mine[:, None] + np.arange(len(axes))]
         cuts = np.flatnonzero(np.r_[True, axes[1:] != axes[:-1], True])
         return [(int(axes[a]), np.ascontiguousarray(table[:, a:b])) for a, b in pairwise(cuts.tolist())]
+
+
+def _owner(tensor: str) -> str:
+    """A tensor's name; for one from which a parametrisation computes a weight, that weight's.
+
+    >>> _owner("body.0.bias"), _owner("body.0.parametrizations.weight.original0")
+    ('body.0.bias', 'body.0.weight')
+    """
+    before, found, after = f".{tensor}".rpartition(".parametrizations.")
+    return f"{before}.{after.partition('.')[0]}".lstrip(".") if found else tensor
 
 
 class Units:
@@ -162,14 +173,19 @@ class Units:
             made = tuple(
                 Member(base.tensor, base.axis, self._role(base), indices) for base, indices in entries
             )
+            if all(member.role == "read" for member in made):
+                for base, indices in entries:
+                    self.ties.fix(self.ties.labels(base)[indices.reshape(-1)], _UNWRITTEN)
+                continue
             leader = next((m for m in made if m.role in ("input", "write")), made[0])
             if any(base.tensor == INPUT and indices.size != base.size for base, indices in entries):
                 continue  # an input of which only a part could go is left whole
-            name = INPUT if leader.role == "input" else leader.tensor.rpartition(".")[0] or leader.tensor
+            owner = _owner(leader.tensor)
+            name = INPUT if leader.role == "input" else owner.rpartition(".")[0] or owner
             taken[name] = taken.get(name, 0) + 1
             if taken[name] > 1:
                 name = f"{name}#{taken[name]}"
-            kind = "Input" if leader.role == "input" else self._kind_of(leader.tensor)
+            kind = "Input" if leader.role == "input" else self._kind_of(owner).removeprefix("Parametrized")
             exact = not self._inexact[owners].any()
             groups.append(Group(name, len(owners), made, exact=bool(exact), kind=kind))
             self.unit_of_component[owners] = next_unit + np.arange(len(owners))

@@ -45,12 +45,34 @@ def _with(wiring: Wiring, **layers: nn.Module | nn.Parameter) -> Callable[[], nn
     )
 
 
-def _recurrent(kind: type[nn.GRU | nn.LSTM], layers: int) -> nn.Module:
+def _recurrent(kind: type[nn.RNNBase], layers: int, *, both: bool = False) -> Callable[[], nn.Module]:
     make: Any = kind
-    return Wired(
+    return lambda: Wired(
         lambda m, x: m.head(m.rnn(m.embed(x).relu())[0][:, -1]),
-        embed=nn.Linear(6, 8), rnn=make(8, 7, num_layers=layers, batch_first=True), head=_head(7),
+        embed=nn.Linear(6, 8), rnn=make(8, 7, num_layers=layers, batch_first=True, bidirectional=both),
+        head=_head(14 if both else 7),
     )  # fmt: skip
+
+
+def _steps(kind: type[nn.RNNCellBase]) -> Callable[[], nn.Module]:
+    def wiring(m: Any, x_bnc: Any) -> Any:
+        state: Any = None
+        for x_bc in x_bnc.unbind(1):
+            state = m.cell(x_bc, state)
+        return m.head(state[0] if isinstance(state, tuple) else state)
+
+    make: Any = kind
+    return lambda: Wired(wiring, cell=make(6, 8), head=_head(8))
+
+
+def _by_hand(start: Callable[[Any, Any], Any]) -> Callable[[], nn.Module]:
+    def wiring(m: Any, x_bnc: Any) -> Any:
+        state = start(m, x_bnc)
+        for x_bc in x_bnc.unbind(1):
+            state = torch.tanh(m.new(x_bc) + m.old(state))
+        return m.head(state)
+
+    return lambda: Wired(wiring, new=nn.Linear(6, 8), old=nn.Linear(8, 8, bias=False), head=_head(8))
 
 
 def _attention(*, key_heads: int) -> Callable[[], nn.Module]:
@@ -102,6 +124,12 @@ def _standardised(m: Any, y: Tensor) -> Tensor:
     weight = m.after.weight
     weight = (weight - weight.mean((1, 2, 3), keepdim=True)) / weight.std((1, 2, 3), keepdim=True)
     return F.conv2d(y, weight, m.after.bias, padding=1).relu()
+
+
+def _standardised_by_norm(m: Any, y: Tensor) -> Tensor:
+    weight = m.after.weight
+    rows = F.batch_norm(weight.reshape(1, len(weight), -1), None, None, training=True, momentum=0.0)
+    return F.conv2d(y, rows.reshape_as(weight), m.after.bias, padding=1).relu()
 
 
 def _own_kernel(m: Any, y: Tensor) -> Tensor:
@@ -174,16 +202,42 @@ EXOTIC: dict[str, Construct] = {
         ),
         _IMAGE, {"stem": 8, "hidden": 6},
     ),
-    "GRU": Construct(lambda: _recurrent(nn.GRU, 1), _TOKENS, {"embed": 8}, counted=False),
-    "LSTM": Construct(lambda: _recurrent(nn.LSTM, 1), _TOKENS, {"embed": 8}, counted=False),
-    "LSTM of two layers": Construct(lambda: _recurrent(nn.LSTM, 2), _TOKENS, {"embed": 8}, counted=False),
+    "GRU": Construct(_recurrent(nn.GRU, 1), _TOKENS, {"embed": 8, "rnn": 7}),
+    "GRU of three layers": Construct(_recurrent(nn.GRU, 3), _TOKENS, {"embed": 8, "rnn": 7}),
+    "LSTM": Construct(_recurrent(nn.LSTM, 1), _TOKENS, {"embed": 8, "rnn": 7}),
+    "LSTM of two layers": Construct(_recurrent(nn.LSTM, 2), _TOKENS, {"embed": 8, "rnn": 7}),
+    "LSTM in both directions": Construct(_recurrent(nn.LSTM, 2, both=True), _TOKENS, {"embed": 8, "rnn": 7}),
+    "RNN in both directions": Construct(_recurrent(nn.RNN, 1, both=True), _TOKENS, {"embed": 8, "rnn": 7}),
+    "last state of a GRU, steps first": Construct(
+        lambda: Wired(lambda m, x: m.head(m.rnn(x.transpose(0, 1))[1][-1]), rnn=nn.GRU(6, 8, 2, bias=False), head=_head(8)),
+        _TOKENS, {"rnn": 8},
+    ),
+    "one GRU begins where another ends": Construct(
+        lambda: Wired(
+            lambda m, x: m.head(m.after(x.flip(1), m.before(x)[1])[0].mean(1)),
+            before=nn.GRU(6, 8, batch_first=True), after=nn.GRU(6, 8, batch_first=True), head=_head(8),
+        ),
+        _TOKENS, {"before": 8},
+    ),
+    "GRU cell": Construct(_steps(nn.GRUCell), _TOKENS, {"cell": 8}),
+    "LSTM cell": Construct(_steps(nn.LSTMCell), _TOKENS, {"cell": 8}),
+    "RNN cell": Construct(_steps(nn.RNNCell), _TOKENS, {"cell": 8}),
+    "recurrence by hand from zeros": Construct(
+        _by_hand(lambda m, x: x.new_zeros(len(x), m.old.in_features)), _TOKENS, {"new": 8}
+    ),
+    "recurrence by hand from a literal size": Construct(
+        _by_hand(lambda _, x: x.new_zeros(len(x), 8)), _TOKENS, {}
+    ),
+    "recurrence by hand from other numbers": Construct(
+        _by_hand(lambda m, x: x.new_zeros(len(x), m.old.in_features).add_(torch.arange(8.0, dtype=x.dtype))), _TOKENS, {}
+    ),
     "attention of separate projections": Construct(_attention(key_heads=4), _TOKENS, {"embed": 8}),
     "grouped-query attention": Construct(_attention(key_heads=2), _TOKENS, {"embed": 8}),
     "nn.MultiheadAttention": Construct(_multihead, _TOKENS, {}, counted=False),
     "tied embeddings": Construct(_tied_embeddings, _TOKENS, {}),
     "tied autoencoder": Construct(_tied_autoencoder, (4, 6), {}),
     "RMSNorm": Construct(
-        lambda: nn.Sequential(nn.Linear(6, 8), nn.RMSNorm(8), nn.GELU(), _head(8)), (4, 6), {}
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.RMSNorm(8), nn.GELU(), _head(8)), (4, 6), {"0": 8}
     ),
     "CBAM": Construct(_with(_cbam, where=_conv(2, 1), after=_conv(8, 8)), _IMAGE, {"after": 8}),
     "global response norm": Construct(
@@ -196,11 +250,27 @@ EXOTIC: dict[str, Construct] = {
     "einsum with a bare parameter": Construct(
         _with(_einsum, matrix=_parameter(8, 8)), _IMAGE, {"stem": 8, "matrix": 8}, counted=False  # one channel: no product
     ),
-    "weight_norm": Construct(
-        _normed(parametrizations.weight_norm), _IMAGE, {}, counted=False
+    "weight-standardised convolution by batch norm": Construct(_with(_standardised_by_norm, after=_conv(8, 8)), _IMAGE, {"after": 8}),
+    "weight_norm": Construct(_normed(parametrizations.weight_norm), _IMAGE, {"2": 8}),
+    "weight_norm of a dense layer": Construct(
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), parametrizations.weight_norm(nn.Linear(8, 8)), nn.ReLU(), _head(8)),
+        (4, 6), {"2": 8},
+    ),
+    "weight_norm of columns": Construct(
+        _normed(lambda _: parametrizations.weight_norm(nn.ConvTranspose2d(8, 8, 3), dim=1)), _IMAGE, {"2": 8}
+    ),
+    "weight_norm of a whole weight": Construct(
+        _normed(lambda layer: parametrizations.weight_norm(layer, dim=-1)), _IMAGE, {}
+    ),
+    "weight_norm of what a transposed convolution reads": Construct(
+        _normed(lambda _: parametrizations.weight_norm(nn.ConvTranspose2d(8, 8, 3))), _IMAGE, {}
     ),
     "spectral_norm": Construct(
-        _normed(parametrizations.spectral_norm), _IMAGE, {}, counted=False
+        _normed(parametrizations.spectral_norm), _IMAGE, {}, counted=False  # its own products are no layer's
+    ),
+    "spectral_norm of a dense layer": Construct(
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), parametrizations.spectral_norm(nn.Linear(8, 8)), nn.ReLU(), _head(8)),
+        (4, 6), {}, counted=False,
     ),
 }  # fmt: skip
 """Constructs by name, most of which are left whole where they are met, with the widths of what can be cut beside them."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -110,14 +111,27 @@ def check_cut(
     return error
 
 
+@contextmanager
+def _without_onednn() -> Generator[None]:
+    """Inside, PyTorch takes operators apart that oneDNN would compute as one. Its own context manager warns on most machines."""
+    before = torch._C._get_mkldnn_enabled()  # pyright: ignore[reportPrivateUsage]
+    torch._C._set_mkldnn_enabled(False)  # pyright: ignore[reportPrivateUsage]
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)  # pyright: ignore[reportPrivateUsage]
+
+
 def macs_of(model: nn.Module, example: Any) -> float:
     """Multiply-adds for one example, as PyTorch's own counter finds them while the network runs.
+
+    oneDNN is off meanwhile: it computes LSTMs in one operator, in which the counter sees nothing.
 
     >>> macs_of(nn.Linear(3, 2), torch.zeros(4, 3))
     6.0
     """
     counter = FlopCounterMode(display=False)
-    with counter:
+    with _without_onednn(), counter:
         outputs_of(model, example)
     args, kwargs = as_call(example)
     batch = next(tensors_in([*args, kwargs])).shape[0]

@@ -15,8 +15,19 @@ from typing import Any, TypeAlias
 
 import torch
 
-from secateur.channels.rules import conv, elementwise, index, linear, norm, reduce, shape
-from secateur.channels.ties import Call, Ties, tensors_of
+from secateur.channels.rules import (
+    constants,
+    conv,
+    elementwise,
+    index,
+    linear,
+    norm,
+    recurrent,
+    reduce,
+    shape,
+    weights,
+)
+from secateur.channels.ties import Call, Ties, Whole, tensors_of
 
 Rule: TypeAlias = Callable[[Ties, Call], None]
 
@@ -32,8 +43,26 @@ def _merge(*tables: dict[Any, Rule]) -> dict[Any, Rule]:
 
 
 RULES: dict[Any, Rule] = _merge(
-    conv.RULES, elementwise.RULES, index.RULES, linear.RULES, norm.RULES, reduce.RULES, shape.RULES
+    constants.RULES,
+    conv.RULES,
+    elementwise.RULES,
+    index.RULES,
+    linear.RULES,
+    norm.RULES,
+    recurrent.RULES,
+    reduce.RULES,
+    shape.RULES,
+    weights.RULES,
 )
+RULES.update({operator: constants.passed_on(RULES[operator]) for operator in constants.COPIES})
+RULES.update(
+    {operator: constants.met(RULES[operator], place) for operator, place in constants.PRODUCTS.items()}
+)
+RULES[torch.ops.aten.mv] = weights.of_weights(RULES[torch.ops.aten.mv])
+
+
+WHOLE: dict[Any, Whole] = {**norm.WHOLE, **recurrent.WHOLE, **weights.WHOLE}
+"""Functions that are seen as one operator."""
 
 
 ON_META: dict[Any, Callable[[Any, Any], Any]] = {**norm.ON_META, **shape.ON_META}

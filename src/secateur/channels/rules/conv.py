@@ -45,11 +45,21 @@ def convolution(ties: Ties, call: Call) -> None:
     ties.set(call.out, (*axes_x[:channel], written, *(None,) * spatial))
 
 
+def _reason(ties: Ties, weight: torch.Tensor) -> str:
+    """Why channels stay that meet none, on the side of the weight or on that of the input."""
+    known = ties.parameter(weight) is not None
+    return (
+        "reads the network's input"
+        if known
+        else "is read by a weight that is computed from all of its columns"
+    )
+
+
 def _plain(ties: Ties, channels: Labels | None, weight: torch.Tensor, groups: int) -> Labels | None:
     """``weight [out, in/groups, ..]``: the labels of the output channels."""
     rows, columns = ties.axes(weight)[:2]
     if groups == 1:
-        ties.tie(channels, columns, "reads the network's input")
+        ties.tie(channels, columns, _reason(ties, weight))
         ties.read(weight, 1)
         ties.write(weight, 0)
         return rows
@@ -59,9 +69,7 @@ def _plain(ties: Ties, channels: Labels | None, weight: torch.Tensor, groups: in
         return rows
     tie_across(ties, channels, groups)
     tie_across(ties, rows, groups)
-    ties.tie(
-        None if channels is None else channels.reshape(groups, -1)[0], columns, "reads the network's input"
-    )
+    ties.tie(None if channels is None else channels.reshape(groups, -1)[0], columns, _reason(ties, weight))
     ties.read(weight, 1)
     ties.write(weight, 0)
     return rows
@@ -74,7 +82,9 @@ def _transposed(ties: Ties, channels: Labels | None, weight: torch.Tensor, group
         _depthwise(ties, channels, rows, groups)
         ties.fix(columns, KERNEL)
         return rows
-    ties.tie(channels, rows, "reads the network's input")
+    ties.tie(channels, rows, _reason(ties, weight))
+    if ties.parameter(weight) is None:
+        ties.fix(rows, _reason(ties, weight))
     ties.read(weight, 0)
     ties.write(weight, 1)
     if groups == 1:

@@ -12,10 +12,13 @@ from secateur.channels.ties import Call, Joint, Labels, Ties, tensors_of
 def broadcast(ties: Ties, operands: Sequence[torch.Tensor], shape: Sequence[int]) -> list[Labels | None]:
     """Tie operands along the axes they share, aligned from the right; the labels of the result.
 
-    An operand of size 1 on an axis is repeated along it and says nothing about it. Joint axes are the caller's.
+    An operand of size 1 on an axis is repeated along it and says nothing about it, nor does one that is a single number
+    throughout. Joint axes are the caller's.
     """
     result: list[Labels | None] = []
-    tracked = [(ties.parts(operand)[0], operand.shape) for operand in operands]
+    tracked = [
+        (ties.parts(operand)[0], operand.shape) for operand in operands if not ties.is_uniform(operand)
+    ]
     for axis in range(-len(shape), 0):
         labels: Labels | None = None
         full: list[Labels | None] = []
@@ -142,9 +145,6 @@ RULES = {
     aten.uniform_: nothing,
     aten.normal_: nothing,
     aten.new_empty: nothing,
-    aten.new_zeros: nothing,
-    aten.new_ones: nothing,
-    aten.new_full: nothing,
     aten._prelu_kernel: elementwise,  # from here on: PyTorch does not tag them as pointwise
     aten.hardswish: elementwise,
     aten.hardswish_: elementwise,

@@ -1,14 +1,15 @@
-"""Norms: batch, layer, group and instance norm."""
+"""Norms: batch, layer, RMS, group and instance norm."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from secateur.channels.rules.conv import tie_across
 from secateur.channels.rules.elementwise import settle_outside
-from secateur.channels.ties import Call, Ties, tensors_of
+from secateur.channels.ties import Axes, Call, Ties, Whole, tensors_of
 
 _SIZED = "goes through a norm whose size is not seen from any tensor of its own"
 
@@ -27,18 +28,29 @@ def batch_norm(ties: Ties, call: Call) -> None:
 
 def layer_norm(ties: Ties, call: Call) -> None:
     """Statistics over the last axes, one scale and shift a position of them."""
-    x, shape = call.args[0], call.args[1]
-    settle_outside(ties, x, set(range(x.dim() - len(shape), x.dim())))
+    weight, bias = call.arg(2, "weight"), call.arg(3, "bias")
+    ties.set(call.result, _over_last(ties, call.args[0], len(call.args[1]), weight, bias))
+
+
+def rms_norm(ties: Ties, call: Call) -> None:
+    """The root of the mean square over the last axes, one scale a position of them."""
+    x, shape = call.arg(0, "input"), call.arg(1, "normalized_shape")
+    ties.set(call.out, _over_last(ties, x, len(shape), call.arg(2, "weight")))
+
+
+def _over_last(ties: Ties, x: torch.Tensor, count: int, *parameters: torch.Tensor | None) -> Axes:
+    """Statistics are taken over the last axes: the labels of the tensor. The first parameter is the norm's scale."""
+    settle_outside(ties, x, set(range(x.dim() - count, x.dim())))
     axes = ties.axes(x)
-    for parameter in (call.arg(2, "weight"), call.arg(3, "bias")):
+    for parameter in parameters:
         if parameter is not None:
-            for mine, theirs in zip(axes[-len(shape) :], ties.axes(parameter), strict=True):
+            for mine, theirs in zip(axes[-count:], ties.axes(parameter), strict=True):
                 ties.tie(mine, theirs, "is normalised by fixed numbers")
-    for labels in axes[-len(shape) :]:
+    for labels in axes[-count:]:
         ties.norm(labels)
-        if call.arg(2, "weight") is None:
+        if parameters[0] is None:
             ties.fix(labels, _SIZED)
-    ties.set(call.out[0], axes)
+    return axes
 
 
 def group_norm(ties: Ties, call: Call) -> None:
@@ -65,6 +77,10 @@ def _like_batch_norm(args: Any, _kwargs: Any) -> tuple[torch.Tensor, ...]:
 
 
 aten = torch.ops.aten
+WHOLE: dict[Any, Whole] = {
+    F.rms_norm: Whole("torch.rms_norm", rms_norm),
+    torch.rms_norm: Whole("torch.rms_norm", rms_norm),
+}
 ON_META = {aten.native_batch_norm: _like_batch_norm}
 RULES = {
     aten.native_batch_norm: batch_norm,

@@ -1,0 +1,60 @@
+"""Weights that are computed from other tensors before they are used: weight norm, spectral norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from secateur.channels.rules.conv import KERNEL
+from secateur.channels.ties import Call, Ties, Whole
+
+_NORMED = "is part of the norm by which each row of a weight is divided"
+_SPECTRUM = "is part of the spectral norm by which a whole weight is divided"
+_INNER = "is summed over in an inner product"
+
+
+def weight_norm(ties: Ties, call: Call) -> None:
+    """``v`` with each row scaled to the length that ``g`` says. Rows can go, each is scaled alone; within one, all counts."""
+    v, g = call.tensor(0), call.tensor(1)
+    dim = int(call.arg(2, "dim", 0))  # -1: one length for the whole weight
+    axes = ties.axes(v)
+    if dim < 0:
+        ties.fix(axes[0], _NORMED)
+    for axis, labels in enumerate(axes):
+        if axis == max(dim, 0):
+            ties.tie(labels, ties.axes(g)[axis] if g.dim() else None)
+        else:
+            ties.fix(labels, _NORMED)
+            ties.fix(ties.axes(g)[axis] if g.dim() else None, KERNEL)
+    ties.write(v, max(dim, 0))
+    ties.set(call.result, axes)
+
+
+def of_weights(rule: Callable[[Ties, Call], None]) -> Callable[[Ties, Call], None]:
+    """The rule of matrix times vector: where both are the network's own, a spectral norm is taken, in which all counts."""
+
+    def extended(ties: Ties, call: Call) -> None:
+        matrix, factor = call.tensor(0), call.tensor(1)
+        if ties.parameter(matrix) is not None and ties.parameter(factor) is not None:
+            for tensor in (matrix, factor):
+                for labels in ties.axes(tensor):
+                    ties.fix(labels, _SPECTRUM)
+        rule(ties, call)
+
+    return extended
+
+
+def inner(ties: Ties, call: Call) -> None:
+    """The inner product of two vectors."""
+    for tensor in (call.tensor(0), call.tensor(1)):
+        for labels in ties.axes(tensor):
+            ties.fix(labels, _INNER)
+    ties.set(call.result, ())
+
+
+_function: Any = getattr(torch, "_weight_norm")  # noqa: B009 - PyTorch hides it from type checkers
+WHOLE: dict[Any, Whole] = {_function: Whole("torch._weight_norm", weight_norm)}
+aten = torch.ops.aten
+RULES = {aten.dot: inner, aten.vdot: inner}
