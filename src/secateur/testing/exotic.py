@@ -239,6 +239,13 @@ EXOTIC: dict[str, Construct] = {
     "RMSNorm": Construct(
         lambda: nn.Sequential(nn.Linear(6, 8), nn.RMSNorm(8), nn.GELU(), _head(8)), (4, 6), {"0": 8}
     ),
+    "RMSNorm by hand": Construct(
+        lambda: Wired(
+            lambda m, x: m.head((y := m.body(x)) * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6) * m.scale),
+            body=nn.Linear(6, 8), scale=_parameter(8), head=_head(8),
+        ),
+        (4, 6), {},
+    ),
     "CBAM": Construct(_with(_cbam, where=_conv(2, 1), after=_conv(8, 8)), _IMAGE, {"after": 8}),
     "global response norm": Construct(
         _with(_response_norm, scale=_parameter(1, 8, 1, 1), after=_conv(8, 8)), _IMAGE, {"after": 8}
