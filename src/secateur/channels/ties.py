@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
@@ -121,6 +121,7 @@ class Ties:
     input_touched: bool = False
     next_label: int = 1
     calls: int = 0
+    settled: dict[int, int] = field(default_factory=dict[int, int])
     seen: list[Seen] = field(default_factory=list[Seen])
 
     # --- labels -------------------------------------------------------------------------------------------------
@@ -159,15 +160,14 @@ class Ties:
     def axes(self, tensor: torch.Tensor) -> Axes:
         """The labels of a tensor; a tensor that no rule has seen is a constant, which cannot change.
 
-        Whoever asks for each axis by itself decides for joint axes: the one whose size was left open carries, else the
-        innermost; the others lose nothing.
+        Whoever asks for each axis by itself decides for joint axes: as it was decided for the same channels elsewhere, else
+        the one carries whose size was left open, else the innermost. The others lose nothing.
         """
         track = self.track_of(tensor)
         if track is None:
             return (None,) * tensor.dim()
         if track.joint is not None:
-            joint = track.joint
-            self.settle(tensor, joint.axes[-1] if joint.prefer is None else joint.prefer)
+            self.settle(tensor, self._carrier(track.joint))
         return track.axes
 
     def parts(self, tensor: torch.Tensor) -> tuple[Axes, Joint | None]:
@@ -184,9 +184,25 @@ class Ties:
         table = np.moveaxis(joint.table, joint.axes.index(carrier), -1)
         rows = table.reshape(-1, table.shape[-1])
         self.tie_rows(rows)
+        for row in rows:
+            self.settled.update(zip(row.tolist(), rows[0].tolist(), strict=True))
         axes = list(track.axes)
         axes[carrier] = rows[0]
         track.axes = tuple(axes)
+
+    def _carrier(self, joint: Joint) -> int:
+        """Which of joint axes carries where nothing else decides."""
+        known = (
+            [self.settled.get(label) for label in joint.table.reshape(-1).tolist()]
+            if self.settled
+            else [None]
+        )
+        if None not in known:
+            decided = np.array(known).reshape(joint.table.shape)
+            for place in reversed(range(decided.ndim)):
+                if (decided != decided.take([0], axis=place)).any():
+                    return joint.axes[place]
+        return joint.axes[-1] if joint.prefer is None else joint.prefer
 
     def tie_rows(self, rows: Labels) -> None:
         """Say that all rows of a table are the same axis."""
@@ -291,6 +307,16 @@ def ties_of(tensors: Iterable[torch.Tensor]) -> Ties | None:
     """The pass that labelled some tensors; None outside of one."""
     tracks: list[Track | None] = [getattr(tensor, _ATTRIBUTE, None) for tensor in tensors]
     return next((track.owner for track in tracks if track is not None), None)
+
+
+def moved(joint: Joint | None, places: Mapping[int, int]) -> Joint | None:
+    """A joint after its tensor's axes have moved: ``places`` names the new place of each old axis."""
+    if joint is None:
+        return None
+    axes = [places[axis] for axis in joint.axes]
+    order: list[int] = np.argsort(axes).tolist()
+    prefer = None if joint.prefer is None else places[joint.prefer]
+    return Joint(tuple(axes[place] for place in order), np.transpose(joint.table, order), prefer)
 
 
 def vector(labels: Labels | None, size: int) -> Labels:

@@ -30,6 +30,8 @@ _PASSES = 200
 """Passes at most; groups that are still at fault then are left whole together."""
 
 
+_PAIRS = 12
+"""Pairs of axes that are tried in step."""
 _WIDE = 8
 """Groups of fewer units lose only every third."""
 
@@ -145,9 +147,9 @@ class Trial:
         """Try, mend, leave whole, until a trial succeeds."""
         failure = self._attempt(self.repairs)
         while failure is not None:
-            repaired = self._repair(failure)
-            if repaired is not None:
-                failure = repaired[0]
+            mended = self._repair(failure) or self._keep_in_step(failure)
+            if mended is not None:
+                failure = mended[0]
                 continue
             self._leave(self._guilty(failure), failure)
             failure = self._attempt(self.repairs)
@@ -287,13 +289,9 @@ class Trial:
         return None
 
     def _paths(self, spot: Spot) -> Iterator[str]:
-        """The modules that were running, the innermost first, then those around them."""
-        path = spot.path if not spot.site.child else f"{spot.path}.{spot.site.child}".lstrip(".")
-        while True:
-            yield path
-            if not path:
-                return
-            path = path.rpartition(".")[0]
+        """The module that was running, that whose code it is in, and the one around that."""
+        paths = [f"{spot.path}.{spot.site.child}".strip("."), spot.path, spot.path.rpartition(".")[0]]
+        yield from dict.fromkeys(paths)
 
     def _vectors(self, path: str) -> list[Labels]:
         """The label vectors that a module's forward and its own tensors have, in the order in which they were met."""
@@ -325,6 +323,66 @@ class Trial:
             if choice < len(vectors) and values.get((attribute, index)) == len(vectors[choice]):
                 found.append(Repair(other, attribute, index, vectors[choice]))
         return found
+
+    def _keep_in_step(self, failure: _Failure) -> tuple[_Failure | None] | None:
+        """Tie two axes of one length, position by position, where the code takes the size of one for the other's.
+
+        ``x.reshape(b, c, -1)`` with the ``c`` of another tensor runs if both lose as many channels.
+        """
+        seen = self.watched.ties.seen
+        if failure.spot is None or failure.calls > len(seen) or self.passes > _PASSES:
+            return None
+        path = failure.spot.path
+        vectors = self._vectors(path)
+        kinds = {self.units.component[labels].tobytes(): n for n, labels in reversed([*enumerate(vectors)])}
+        different = sorted(kinds.values())
+        pairs = [(a, b) for n, a in enumerate(different) for b in different[n + 1 :]]
+        near = {id(labels) for track in seen[failure.calls - 1].into if track for labels in track.axes}
+        pairs.sort(
+            key=lambda pair: not any(id(vectors[n]) in near for n in pair)
+        )  # those that meet there come first
+        for a, b in [pair for pair in pairs if self._in_step(*(vectors[n] for n in pair))][:_PAIRS]:
+            found = self._with_ties(self._pairs_alike(path, a, b), failure)
+            if found is not None:
+                return found
+        return None
+
+    def _in_step(self, a: Labels, b: Labels) -> bool:
+        """Whether two axes could lose the same positions: several units each, nothing fixed (a head may go with its width)."""
+        if len(a) != len(b) or a.ndim != 1 or b.ndim != 1:
+            return False
+        units = self.units.units(a), self.units.units(b)
+        return all(bool((own >= 0).all()) and len(np.unique(own)) > 1 for own in units)
+
+    def _pairs_alike(self, path: str, a: int, b: int) -> list[tuple[Labels, Labels]]:
+        """A pair of axes by their numbers, in all modules of one class."""
+        pairs: list[tuple[Labels, Labels]] = []
+        for name in self._paths_of(type(self.model.get_submodule(path))):
+            vectors = self._vectors(name)
+            if max(a, b) < len(vectors) and self._in_step(vectors[a], vectors[b]):
+                pairs.append((vectors[a], vectors[b]))
+        return pairs
+
+    def _with_ties(
+        self, pairs: list[tuple[Labels, Labels]], failure: _Failure
+    ) -> tuple[_Failure | None] | None:
+        """Add ties for good if the trial comes further with them."""
+        ties, units = self.watched.ties, self.units
+        count = len(ties.pairs)
+        ties.pairs += pairs
+        self.units = Units(ties, self.kind_of)
+        if all(
+            len(np.unique(self.units.units(a))) > 1 for a, _ in pairs
+        ):  # else they would be left whole at once
+            found = self._attempt(self.repairs)
+            if found is None or found.calls > failure.calls:
+                return (found,)
+            mended = self._repair(found) if found.calls == failure.calls else None
+            if mended is not None:
+                return mended
+        del ties.pairs[count:]
+        self.units = units
+        return None
 
     # --- leaving whole ------------------------------------------------------------------------------------------------
 

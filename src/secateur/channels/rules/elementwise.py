@@ -34,9 +34,9 @@ def broadcast(ties: Ties, operands: Sequence[torch.Tensor], shape: Sequence[int]
 
 
 def settle_outside(ties: Ties, tensor: torch.Tensor, dims: set[int]) -> None:
-    """Joint axes are carried by one that is not run over, if there is one."""
+    """Where some of its joint axes are run over, one is to carry that is not, if there is one."""
     joint = ties.parts(tensor)[1]
-    if joint is not None:
+    if joint is not None and dims.intersection(joint.axes):
         free = [axis for axis in joint.axes if axis not in dims]
         ties.settle(tensor, free[-1] if free else joint.axes[-1])
 

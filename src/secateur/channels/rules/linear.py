@@ -14,11 +14,10 @@ def _contract(ties: Ties, a: torch.Tensor, axis_a: int, b: torch.Tensor, axis_b:
     """Tie the axis over which two matrices are multiplied."""
     labels_a, labels_b = ties.axes(a)[axis_a], ties.axes(b)[axis_b]
     if ties.parameter(a) is None and ties.parameter(b) is None:
-        for labels in (
-            labels_a,
-            labels_b,
-        ):  # no weight reads them: what a cut would take away is told to nobody
-            ties.fix(labels, _ACTIVATIONS)
+        for labels in (labels_a, labels_b):  # no weight reads them: they go together or not at all
+            if labels is not None:
+                ties.tie_rows(labels[:, None])
+        ties.tie(labels_a, labels_b, _ACTIVATIONS)
         return
     ties.tie(labels_a, labels_b, "reads an axis of the input")
     weight, column = (b, axis_b) if ties.parameter(b) is not None else (a, axis_a)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from secateur.channels.rules.conv import tie_across
 from secateur.channels.rules.elementwise import settle_outside
-from secateur.channels.ties import Axes, Call, Ties, Whole, tensors_of
+from secateur.channels.ties import Axes, Call, Joint, Ties, Whole, tensors_of
 
 _SIZED = "goes through a norm whose size is not seen from any tensor of its own"
 
@@ -29,19 +29,23 @@ def batch_norm(ties: Ties, call: Call) -> None:
 def layer_norm(ties: Ties, call: Call) -> None:
     """Statistics over the last axes, one scale and shift a position of them."""
     weight, bias = call.arg(2, "weight"), call.arg(3, "bias")
-    ties.set(call.result, _over_last(ties, call.args[0], len(call.args[1]), weight, bias))
+    axes, joint = _over_last(ties, call.args[0], len(call.args[1]), weight, bias)
+    ties.set(call.result, axes, joint=joint)
 
 
 def rms_norm(ties: Ties, call: Call) -> None:
     """The root of the mean square over the last axes, one scale a position of them."""
     x, shape = call.arg(0, "input"), call.arg(1, "normalized_shape")
-    ties.set(call.out, _over_last(ties, x, len(shape), call.arg(2, "weight")))
+    axes, joint = _over_last(ties, x, len(shape), call.arg(2, "weight"))
+    ties.set(call.out, axes, joint=joint)
 
 
-def _over_last(ties: Ties, x: torch.Tensor, count: int, *parameters: torch.Tensor | None) -> Axes:
+def _over_last(
+    ties: Ties, x: torch.Tensor, count: int, *parameters: torch.Tensor | None
+) -> tuple[Axes, Joint | None]:
     """Statistics are taken over the last axes: the labels of the tensor. The first parameter is the norm's scale."""
     settle_outside(ties, x, set(range(x.dim() - count, x.dim())))
-    axes = ties.axes(x)
+    axes, joint = ties.parts(x)
     for parameter in parameters:
         if parameter is not None:
             for mine, theirs in zip(axes[-count:], ties.axes(parameter), strict=True):
@@ -50,7 +54,7 @@ def _over_last(ties: Ties, x: torch.Tensor, count: int, *parameters: torch.Tenso
         ties.norm(labels)
         if parameters[0] is None:
             ties.fix(labels, _SIZED)
-    return axes
+    return axes, joint
 
 
 def group_norm(ties: Ties, call: Call) -> None:

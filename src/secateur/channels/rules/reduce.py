@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from secateur.channels.rules.elementwise import settle_outside
-from secateur.channels.ties import Call, Labels, Ties, tensors_of
+from secateur.channels.ties import Call, Ties, moved, tensors_of
 
 
 def spatial(dimensions: int) -> Callable[[Ties, Call], None]:
@@ -38,16 +38,14 @@ def reduction(position: int = 1, name: str = "dim") -> Callable[[Ties, Call], No
         value = call.arg(position, name)
         dims = _dims(None if isinstance(value, (bool, torch.dtype, float)) else value, x.dim())
         settle_outside(ties, x, dims)
-        axes = ties.axes(x)
+        axes, joint = ties.parts(x)
         for dim in dims:
             ties.fix(axes[dim], f"is run over by {call.name}")
         for out in tensors_of(call.out):
-            keep = out.dim() == x.dim()
-            kept: list[Labels | None] = [
-                None if dim in dims else labels for dim, labels in enumerate(axes) if keep or dim not in dims
-            ]
-            if len(kept) == out.dim():
-                ties.set(out, kept)
+            order = [dim for dim in range(x.dim()) if out.dim() == x.dim() or dim not in dims]
+            if len(order) == out.dim():
+                kept = [None if dim in dims else axes[dim] for dim in order]
+                ties.set(out, kept, joint=moved(joint, {dim: place for place, dim in enumerate(order)}))
 
     return rule
 
@@ -59,12 +57,13 @@ def along(position: int = 1, name: str = "dim", default: int = -1) -> Callable[[
         x = call.tensor(0)
         dim = int(call.arg(position, name, default)) % max(x.dim(), 1)
         settle_outside(ties, x, {dim})
-        axes = list(ties.axes(x))
+        found, joint = ties.parts(x)
+        axes = list(found)
         if axes:
             ties.fix(axes[dim], f"is run over by {call.name}")
             axes[dim] = None
         for out in tensors_of(call.out):
-            ties.set(out, axes)
+            ties.set(out, axes, joint=joint)
 
     return rule
 

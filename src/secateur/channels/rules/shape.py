@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from secateur.channels.ties import FIXED, Axes, Call, Joint, Labels, Ties, vector
+from secateur.channels.ties import FIXED, Axes, Call, Joint, Labels, Ties, moved, vector
 
 CODE = "is divided at positions that the network's code fixes"
 
@@ -51,9 +51,9 @@ def _within(block: Block, before: range, after: range, old: Sequence[int], new: 
     inside = [axis for axis in axes if axis in before]
     place = axes.index(inside[0])
     rest = (*axes[:place], *axes[place + len(inside) :])
-    moved = np.moveaxis(table, [axes.index(axis) for axis in inside], range(-len(inside), 0))
-    shape: tuple[int, ...] = moved.shape[: len(rest)]
-    spread = moved.reshape(*shape, *(old[axis] if axis in inside else 1 for axis in before))
+    last = np.moveaxis(table, [axes.index(axis) for axis in inside], range(-len(inside), 0))
+    shape: tuple[int, ...] = last.shape[: len(rest)]
+    spread = last.reshape(*shape, *(old[axis] if axis in inside else 1 for axis in before))
     whole = np.broadcast_to(spread, (*shape, *(old[axis] for axis in before)))
     made = whole.reshape(*shape, *(new[axis] for axis in after))
     return (*rest, *(1000 + axis for axis in after)), made
@@ -88,6 +88,8 @@ def reshape(
         for before, after in segments:
             if any(axis in before for axis in block[0]):
                 block = _within(block, before, after, old, new)  # noqa: PLW2901
+        if all(axis < 1000 for axis in block[0]):
+            continue  # an axis of size one at the end, which is gone
         blocks.append(_varying((tuple(axis % 1000 for axis in block[0]), block[1])))
     result: list[Labels | None] = [None] * len(new)
     divided: list[Joint] = []
@@ -161,16 +163,6 @@ def _flattens_input(ties: Ties, x: torch.Tensor, out: torch.Tensor) -> bool:
     return True
 
 
-def _moved(joint: Joint | None, places: Mapping[int, int]) -> Joint | None:
-    """A joint after its tensor's axes have moved: ``places`` names the new place of each old axis."""
-    if joint is None:
-        return None
-    axes = [places[axis] for axis in joint.axes]
-    order: list[int] = np.argsort(axes).tolist()
-    prefer = None if joint.prefer is None else places[joint.prefer]
-    return Joint(tuple(axes[place] for place in order), np.transpose(joint.table, order), prefer)
-
-
 def _arranged(ties: Ties, call: Call, order: Sequence[int]) -> None:
     """The result's axis i is the argument's axis ``order[i]``; -1 is a new axis of size one. A parameter stays one."""
     x = call.tensor(0)
@@ -179,7 +171,7 @@ def _arranged(ties: Ties, call: Call, order: Sequence[int]) -> None:
     if joint is not None and not all(axis in places for axis in joint.axes):
         axes, joint = ties.axes(x), None
     labels = [axes[old] if old >= 0 else None for old in order]
-    ties.set(call.out, labels, parameter=ties.parameter(x), joint=_moved(joint, places))
+    ties.set(call.out, labels, parameter=ties.parameter(x), joint=moved(joint, places))
 
 
 def permute(ties: Ties, call: Call) -> None:
@@ -216,13 +208,17 @@ def squeeze(ties: Ties, call: Call) -> None:
 
 
 def expand(ties: Ties, call: Call) -> None:
-    """Axes of size one are repeated without copying."""
+    """Axes of size one are repeated without copying; a weight stays one (a product of many takes it as so many)."""
     x, out = call.tensor(0), call.result
     axes, joint = ties.parts(x)
     lead = out.dim() - x.dim()
     kept = [labels if x.shape[dim] == out.shape[lead + dim] else None for dim, labels in enumerate(axes)]
-    moved = _moved(joint, {dim: lead + dim for dim in range(x.dim())})
-    ties.set(out, [*(None,) * lead, *kept], joint=moved)
+    ties.set(
+        out,
+        [*(None,) * lead, *kept],
+        parameter=ties.parameter(x),
+        joint=moved(joint, {dim: lead + dim for dim in range(x.dim())}),
+    )
 
 
 def repeat(ties: Ties, call: Call) -> None:
@@ -301,7 +297,9 @@ def as_strided_(ties: Ties, call: Call) -> None:
     """The same elements in another order in memory, where every axis keeps its length."""
     x = call.tensor(0)
     axes = ties.axes(x)
-    if len(axes) == x.dim() and all(own is None or len(own) == n for own, n in zip(axes, x.shape, strict=True)):
+    if len(axes) == x.dim() and all(
+        own is None or len(own) == n for own, n in zip(axes, x.shape, strict=True)
+    ):
         ties.set(call.out, axes, parameter=ties.parameter(x))
         return
     for labels in axes:
@@ -369,11 +367,18 @@ def split(ties: Ties, call: Call) -> None:
 def _split_joint(ties: Ties, parts: Sequence[torch.Tensor], axes: Axes, joint: Joint, dim: int) -> None:
     """Each part has its share of the joint labels."""
     start = 0
+    _alike(ties, joint, dim)
     for part in parts:
         size = part.shape[dim]
         piece = joint.table.take(range(start, start + size), axis=joint.axes.index(dim))
         _set_block(ties, part, axes, (joint.axes, piece))
         start += size
+
+
+def _alike(ties: Ties, joint: Joint, dim: int) -> None:
+    """What a view has divided into equal parts loses the same positions in each."""
+    table = np.moveaxis(joint.table, joint.axes.index(dim), 0)
+    ties.tie_rows(table.reshape(len(table), -1))
 
 
 def _set_block(ties: Ties, tensor: torch.Tensor, axes: Sequence[Labels | None], block: Block) -> None:
@@ -393,8 +398,9 @@ def pick(ties: Ties, call: Call, out: torch.Tensor, dim: int, position: int) -> 
         chosen = axes[dim]
         ties.fix(None if chosen is None else chosen[[position]], CODE)
         places = {axis: axis - (axis > dim) for axis in range(len(axes)) if axis != dim}
-        ties.set(out, kept, joint=_moved(joint, places))
+        ties.set(out, kept, joint=moved(joint, places))
         return
+    _alike(ties, joint, dim)
     table = np.asarray(joint.table.take(position, axis=joint.axes.index(dim)))
     _set_block(ties, out, kept, (tuple(axis - (axis > dim) for axis in joint.without(dim)), table))
 
