@@ -159,9 +159,12 @@ class Trial:
     def _removed(self, group: Group) -> Labels:
         """About a third of the units, scattered; of neighbouring groups not the same ones. At least one stays.
 
-        Of two columns of a grouped convolution none goes: with a single one it would be taken for a depthwise one.
+        Of two in a convolution's group none goes: with a single one it would be taken for a depthwise one.
         """
-        if group.width == 2 and any(self._sizes[m.tensor, m.axis] == 2 for m in group.by_role("read")):
+        if group.width == 2 and any(
+            member.block > 1 or self._sizes[member.tensor, member.axis] == 2
+            for member in group.by_role("read", "write")
+        ):
             return np.arange(0)
         number = self.units.groups.index(group) % 2
         chosen = np.arange(group.width)[number + (group.width > 2) :: 3]

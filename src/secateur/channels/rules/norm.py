@@ -11,8 +11,6 @@ from secateur.channels.rules.conv import tie_across
 from secateur.channels.rules.elementwise import settle_outside
 from secateur.channels.ties import Axes, Call, Joint, Ties, Whole, tensors_of
 
-_SIZED = "goes through a norm whose size is not seen from any tensor of its own"
-
 
 def batch_norm(ties: Ties, call: Call) -> None:
     """One scale, shift, mean and variance a channel (axis 1)."""
@@ -43,7 +41,7 @@ def rms_norm(ties: Ties, call: Call) -> None:
 def _over_last(
     ties: Ties, x: torch.Tensor, count: int, *parameters: torch.Tensor | None
 ) -> tuple[Axes, Joint | None]:
-    """Statistics are taken over the last axes: the labels of the tensor. The first parameter is the norm's scale."""
+    """Statistics are taken over the last axes: the labels of the tensor."""
     settle_outside(ties, x, set(range(x.dim() - count, x.dim())))
     axes, joint = ties.parts(x)
     for parameter in parameters:
@@ -52,8 +50,6 @@ def _over_last(
                 ties.tie(mine, theirs, "is normalised by fixed numbers")
     for labels in axes[-count:]:
         ties.norm(labels)
-        if parameters[0] is None:
-            ties.fix(labels, _SIZED)
     return axes, joint
 
 
@@ -68,8 +64,6 @@ def group_norm(ties: Ties, call: Call) -> None:
     if groups < channels:
         tie_across(ties, axes[1], groups)
         ties.norm(axes[1])
-    elif weight is None:
-        ties.fix(axes[1], _SIZED)
     ties.set(call.out[0], axes)
 
 
