@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.channels.groups import INPUT
 from secateur.channels.nested import as_call, tensors_in, with_tensors
-from secateur.channels.rules import ON_META, WHOLE, Rule, rule_for, unknown
+from secateur.channels.rules import ON_META, WHOLE, Rule, is_quiet, rule_for, unknown
 from secateur.channels.ties import Axes, Call, Labels, MisfitError, Ties, Whole
 
 _META = torch.device("meta")
@@ -96,7 +96,7 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        whole = WHOLE.get(func)
+        whole = None if is_quiet() else WHOLE.get(func)
         if whole is not None:
             return self.watcher.whole(whole, func, args, kwargs)
         if func is torch.max_pool1d:  # on the CPU it writes its result past the dispatcher

@@ -40,17 +40,20 @@ class _Inherited(Ties):
     """Labels of a cut network: those of the positions that are left. New ties between them are misfits."""
 
     def __init__(
-        self, expected: dict[tuple[str, int], Labels], blocked: Labels, alive: Labels, uncut: Ties
+        self, expected: dict[tuple[str, int], Labels], units: Units, alive: Labels, uncut: Ties
     ) -> None:
         super().__init__()
-        self._expected, self._blocked, self._alive, self._uncut = expected, blocked, alive, uncut.seen
+        self._expected, self._alive, self._uncut = expected, alive, uncut.seen
+        self._component, self._blocked = units.component, units.blocked
         self._left: dict[int, int] = {}
 
     def base(self, tensor: str, axis: int, size: int) -> Labels:
         """The labels that are left of an axis."""
         labels = self._expected[tensor, axis]
         if len(labels) != size:
-            raise MisfitError(f"{tensor}[{axis}] has {size} positions, {len(labels)} are left", labels)
+            raise MisfitError(
+                f"{tensor}[{axis}] has {size} positions, {len(labels)} are left", self._component[labels]
+            )
         return labels
 
     def tie(
@@ -65,16 +68,18 @@ class _Inherited(Ties):
         if a is None or b is None:
             self.fix(a if b is None else b, reason)
         elif a.shape != b.shape:
-            raise MisfitError(f"{a.size} channels meet {b.size}", a.reshape(-1), b.reshape(-1))
+            met = self._component[a.reshape(-1)], self._component[b.reshape(-1)]
+            raise MisfitError(f"{a.size} channels meet {b.size}", *met)
         else:
-            differ = a != b
-            if differ.any() and not (self._blocked[a[differ]] & self._blocked[b[differ]]).all():
-                raise MisfitError("channels meet that are not the same", b[differ], a[differ])
+            mine, theirs = self._component[a], self._component[b]
+            differ = mine != theirs
+            if differ.any() and not (self._blocked[mine[differ]] & self._blocked[theirs[differ]]).all():
+                raise MisfitError("channels meet that are not the same", theirs[differ], mine[differ])
 
     def fix(self, labels: Labels | None, reason: str) -> None:
         """Check that what is fixed now was fixed before."""
-        if labels is not None and not self._blocked[labels].all():
-            raise MisfitError(reason, labels.reshape(-1))
+        if labels is not None and not self._blocked[self._component[labels]].all():
+            raise MisfitError(reason, self._component[labels.reshape(-1)])
 
     def note(self, call: Call) -> None:
         """Check that what came out is as large as what is left of what came out of the uncut network."""
@@ -162,7 +167,8 @@ class Trial:
         Of two in a convolution's group none goes: with a single one it would be taken for a depthwise one.
         """
         if group.width == 2 and any(
-            member.block > 1 or self._sizes[member.tensor, member.axis] == 2
+            (member.block > 1 or self._sizes[member.tensor, member.axis] == 2)
+            and (member.tensor, 2) in self._sizes
             for member in group.by_role("read", "write")
         ):
             return np.arange(0)
@@ -238,9 +244,9 @@ class Trial:
         cut = self._cut(kept, repairs)
         expected: dict[tuple[str, int], Labels] = {}
         for base in self.watched.ties.bases:
-            components = self.units.component[base.start : base.start + base.size]
-            expected[base.tensor, base.axis] = components[kept.get((base.tensor, base.axis), slice(None))]
-        ties = _Inherited(expected, self.units.blocked, self._alive(kept), self.watched.ties)
+            labels = self.watched.ties.labels(base)
+            expected[base.tensor, base.axis] = labels[kept.get((base.tensor, base.axis), slice(None))]
+        ties = _Inherited(expected, self.units, self._alive(kept), self.watched.ties)
         try:
             with left_as_found(cut, values=False):
                 cut.eval()
