@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from secateur._model import named_tensors
@@ -125,13 +126,14 @@ def _without_onednn() -> Generator[None]:
 def macs_of(model: nn.Module, example: Any) -> float:
     """Multiply-adds for one example, as PyTorch's own counter finds them while the network runs.
 
-    oneDNN is off meanwhile: it computes LSTMs in one operator, in which the counter sees nothing.
+    oneDNN and fused attention are off meanwhile: they compute LSTMs and attention in one operator each, in which the
+    counter sees nothing.
 
     >>> macs_of(nn.Linear(3, 2), torch.zeros(4, 3))
     6.0
     """
     counter = FlopCounterMode(display=False)
-    with _without_onednn(), counter:
+    with _without_onednn(), sdpa_kernel(SDPBackend.MATH), counter:
         outputs_of(model, example)
     args, kwargs = as_call(example)
     batch = next(tensors_in([*args, kwargs])).shape[0]

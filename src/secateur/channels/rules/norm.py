@@ -17,6 +17,9 @@ def batch_norm(ties: Ties, call: Call) -> None:
     axes = ties.axes(call.args[0])
     for statistic in tensors_of(call.args[1:5]):
         ties.tie(axes[1], ties.axes(statistic)[0], "is normalised by fixed numbers")
+    if next((arg for arg in call.args if isinstance(arg, bool)), False):  # statistics are taken, not read
+        for labels in (axes[0], *axes[2:]):
+            ties.fix(labels, "is run over by a norm's statistics")
     outs = tensors_of(call.out)
     ties.set(outs[0], axes)
     for saved in outs[1:]:
