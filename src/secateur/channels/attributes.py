@@ -83,6 +83,15 @@ def _recurrent(module: nn.Module) -> None:
         module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
 
 
+def _attention(module: nn.Module) -> None:
+    if isinstance(module, nn.MultiheadAttention):  # heads go whole, so that their width stays
+        module.embed_dim, inner = module.out_proj.weight.shape
+        packed = module.in_proj_weight
+        sources = (packed, packed) if packed is not None else (module.k_proj_weight, module.v_proj_weight)  # pyright: ignore[reportUnnecessaryComparison]
+        module.kdim, module.vdim = (source.shape[1] for source in sources)
+        module.num_heads = inner // int(cast("Any", module).head_dim)
+
+
 _FITTERS: tuple[Callable[[nn.Module], None], ...] = (
     _computed,
     _convolution,
@@ -93,6 +102,7 @@ _FITTERS: tuple[Callable[[nn.Module], None], ...] = (
     _group_norm,
     _prelu,
     _embedding,
+    _attention,
     _recurrent,
 )
 

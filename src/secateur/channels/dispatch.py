@@ -17,8 +17,6 @@ from secateur.channels.rules import ON_META, WHOLE, Rule, is_quiet, rule_for, un
 from secateur.channels.ties import Axes, Call, Labels, MisfitError, Ties, Whole
 
 _META = torch.device("meta")
-_WHOLE = (nn.MultiheadAttention,)
-"""Modules whose own code divides their tensors at sizes that they keep as attributes."""
 
 
 class Recorder(Protocol):
@@ -198,7 +196,6 @@ class Pass:
         """Fix what the forward pass did not use or divides by its own code; the reason of each unused tensor."""
         ties = self.ties
         unused: dict[str, str] = {}
-        whole = self._inside(_WHOLE)
         for base in ties.bases:
             if base.tensor == INPUT:
                 flat = base.axis == -1
@@ -207,17 +204,4 @@ class Pass:
             elif base.tensor not in ties.used:
                 unused[base.tensor] = "is not used by the forward pass"
                 ties.fix(ties.labels(base), unused[base.tensor])
-            elif base.tensor in whole:
-                ties.fix(ties.labels(base), f"belongs to a {whole[base.tensor]}, which keeps its sizes")
         return unused
-
-    def _inside(self, kinds: tuple[type[nn.Module], ...]) -> dict[str, str]:
-        """The tensors of all modules of some classes."""
-        found: dict[str, str] = {}
-        for name in self.tensors:
-            parts = name.split(".")
-            for depth in range(len(parts)):
-                module = self.model.get_submodule(".".join(parts[:depth]))
-                if isinstance(module, kinds):
-                    found[name] = type(module).__name__
-        return found

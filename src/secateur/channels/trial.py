@@ -10,8 +10,10 @@ line. Nothing is computed.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -32,8 +34,6 @@ _PASSES = 200
 
 _PAIRS = 12
 """Pairs of axes that are tried in step."""
-_WIDE = 8
-"""Groups of fewer units lose only every third."""
 
 
 class _Inherited(Ties):
@@ -162,7 +162,9 @@ class Trial:
     # --- one trial --------------------------------------------------------------------------------------------------
 
     def _removed(self, group: Group) -> Labels:
-        """About a third of the units, scattered; of neighbouring groups not the same ones. At least one stays.
+        """About a third of the units, scattered; of neighbouring groups not the same ones.
+
+        A prime number stays, so that it is no multiple of a width of something else by chance.
 
         Of two in a convolution's group none goes: with a single one it would be taken for a depthwise one.
         """
@@ -172,11 +174,9 @@ class Trial:
             for member in group.by_role("read", "write")
         ):
             return np.arange(0)
-        number = self.units.groups.index(group) % 2
-        chosen = np.arange(group.width)[number + (group.width > 2) :: 3]
-        return (
-            chosen if group.width < _WIDE else np.append(chosen, number)
-        )  # in no simple ratio to others' widths
+        count = group.width - _prime_near_two_thirds(group.width)
+        spread = np.linspace(0, group.width - 1, count).round().astype(np.int64)
+        return (spread + self.units.groups.index(group) % 2) % group.width
 
     def _kept(self) -> dict[tuple[str, int], Labels]:
         """The positions that are left of each axis that loses some."""
@@ -513,6 +513,18 @@ class _Renamed(Ties):
         if len(labels) != size:
             raise RuntimeError(f"{tensor}[{axis}] had {len(labels)} positions, and has {size} now")
         return labels
+
+
+@cache
+def _prime_near_two_thirds(width: int) -> int:
+    """The prime number (or 1) below a width that is nearest to two thirds of it.
+
+    >>> [_prime_near_two_thirds(width) for width in (2, 3, 4, 8, 12, 768)]
+    [1, 2, 3, 5, 7, 509]
+    """
+    size = 2 * width / 3
+    candidates = sorted(range(1, width), key=lambda n: abs(n - size))
+    return next(n for n in candidates if all(n % d for d in range(2, math.isqrt(n) + 1)))
 
 
 def owner_of(module: str) -> str:

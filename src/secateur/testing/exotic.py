@@ -233,7 +233,7 @@ EXOTIC: dict[str, Construct] = {
     ),
     "attention of separate projections": Construct(_attention(key_heads=4), _TOKENS, {"embed": 8}),
     "grouped-query attention": Construct(_attention(key_heads=2), _TOKENS, {"embed": 8}),
-    "nn.MultiheadAttention": Construct(_multihead, _TOKENS, {}, counted=False),
+    "nn.MultiheadAttention": Construct(_multihead, _TOKENS, {"embed": 2}),
     "tied embeddings": Construct(_tied_embeddings, _TOKENS, {}),
     "tied autoencoder": Construct(_tied_autoencoder, (4, 6), {}),
     "RMSNorm": Construct(

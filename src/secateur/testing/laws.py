@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.backends import mha
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -113,14 +114,20 @@ def check_cut(
 
 
 @contextmanager
-def _without_onednn() -> Generator[None]:
-    """Inside, PyTorch takes operators apart that oneDNN would compute as one. Its own context manager warns on most machines."""
-    before = torch._C._get_mkldnn_enabled()  # pyright: ignore[reportPrivateUsage]
+def _taken_apart() -> Generator[None]:
+    """Inside, PyTorch takes operators apart that it would compute as one: those of oneDNN, and attention.
+
+    oneDNN's own context manager warns on most machines.
+    """
+    before = torch._C._get_mkldnn_enabled(), mha.get_fastpath_enabled()  # pyright: ignore[reportPrivateUsage]
     torch._C._set_mkldnn_enabled(False)  # pyright: ignore[reportPrivateUsage]
+    mha.set_fastpath_enabled(False)
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
-        torch._C._set_mkldnn_enabled(before)  # pyright: ignore[reportPrivateUsage]
+        torch._C._set_mkldnn_enabled(before[0])  # pyright: ignore[reportPrivateUsage]
+        mha.set_fastpath_enabled(before[1])
 
 
 def macs_of(model: nn.Module, example: Any) -> float:
@@ -133,7 +140,7 @@ def macs_of(model: nn.Module, example: Any) -> float:
     6.0
     """
     counter = FlopCounterMode(display=False)
-    with _without_onednn(), sdpa_kernel(SDPBackend.MATH), counter:
+    with _taken_apart(), counter:
         outputs_of(model, example)
     args, kwargs = as_call(example)
     batch = next(tensors_in([*args, kwargs])).shape[0]
