@@ -17,6 +17,8 @@ from torch import nn
 from secateur.channels.ties import Call, Labels, Ties, tensors_of
 
 _TORCH = f"{Path(torch.__file__).parent}/"
+_SHOWN = 80
+"""Letters of a line that a reason quotes."""
 _OURS = (f"{Path(__file__).parent}/", str(Path(__file__).parent.parent / "_model.py"))
 
 
@@ -29,12 +31,14 @@ class Site:
         line: The line in it.
         kind: The class of the module whose forward it is in.
         child: The part of that module that ran, if it was one of PyTorch's own.
+        source: Where the file is.
     """
 
     file: str
     line: int
     kind: str
     child: str
+    source: str
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
@@ -76,9 +80,9 @@ def spot(frames: Iterable[FrameType], line_of: dict[int, int], names: dict[int, 
     fallback: tuple[str, int] | None = None  # a network of PyTorch's own modules alone
     for frame in frames:
         if place is None and _foreign(frame):
-            place = _named(frame.f_code.co_filename), line_of.get(id(frame), frame.f_lineno)
+            place = frame.f_code.co_filename, line_of.get(id(frame), frame.f_lineno)
         if place is None and fallback is None and isinstance(frame.f_locals.get("self"), nn.Module):
-            fallback = _named(frame.f_code.co_filename), line_of.get(id(frame), frame.f_lineno)
+            fallback = frame.f_code.co_filename, line_of.get(id(frame), frame.f_lineno)
         module = frame.f_locals.get("self")
         if isinstance(module, nn.Module) and id(module) in names and module not in modules:
             modules.append(module)
@@ -89,7 +93,9 @@ def spot(frames: Iterable[FrameType], line_of: dict[int, int], names: dict[int, 
         return None
     inner, owner = names[id(modules[0])], names[id(modules[-1])]
     child = inner[len(owner) :].lstrip(".") if inner.startswith(owner) else inner
-    return Spot(Site(*place, type(modules[-1]).__name__, child), owner, tuple(modules))
+    source, line = place
+    site = Site(_named(source), line, type(modules[-1]).__name__, child, source)
+    return Spot(site, owner, tuple(modules))
 
 
 def _up(frame: FrameType | None) -> Iterator[FrameType]:
@@ -144,11 +150,8 @@ class Sites:
 
 def text_of(site: Site) -> str:
     """A site as a reason tells it, with the line's text where it can be read."""
-    for entry in linecache.cache:
-        if _named(entry) == site.file:
-            text = linecache.getline(entry, site.line).strip()
-            return f"{site} ({text})" if text else str(site)
-    return str(site)
+    text = linecache.getline(site.source, site.line).strip()
+    return f"{site} ({text[:_SHOWN]}{'...' if len(text) > _SHOWN else ''})" if text else str(site)
 
 
 def names_of(model: Any) -> dict[int, str]:

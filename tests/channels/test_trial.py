@@ -1,0 +1,184 @@
+"""Where a network's own code pins a size: what follows, what goes in step, and what is left whole with file and line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.strategies import random_plan
+from torch import Tensor, nn
+
+import secateur
+from secateur.testing import check_cut, check_left_as_found, randomise
+
+TOKENS = (2, 5, 12)
+
+
+class Heads(nn.Module):
+    """Attention whose numbers stand in attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.width, self.inner = 3, 4, 12
+        self.qkv, self.out = nn.Linear(12, 36), nn.Linear(12, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, self.width).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = (q @ k.transpose(-2, -1) * 0.5).softmax(-1) @ v
+        return self.out(mixed.transpose(1, 2).reshape(b, n, self.inner))
+
+
+class Embedded(nn.Module):
+    """Two attentions between an embedding and a head; ``wide`` takes the size of one tensor for another's."""
+
+    def __init__(self, attention: type[nn.Module]) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(12, 12), nn.Linear(12, 5)
+        self.first, self.second = attention(), attention()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = x + self.first(x)
+        return self.head((x + self.second(x)).mean(1))
+
+
+class InStep(Heads):
+    """Takes the width of its input for the width of its heads together."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = (q @ k.transpose(-2, -1) * 0.5).softmax(-1) @ v
+        return self.out(mixed.transpose(1, 2).reshape(b, n, c))
+
+
+class Literal(Heads):
+    """Keeps its numbers in the code alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, 3, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = (q @ k.transpose(-2, -1) * 0.5).softmax(-1) @ v
+        return self.out(mixed.transpose(1, 2).reshape(b, n, 12))
+
+
+class Halves(nn.Module):
+    """Slices a map at a number that it keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.half = 4
+        self.stem, self.a, self.b = nn.Conv2d(3, 10, 1), nn.Conv2d(4, 5, 1), nn.Conv2d(6, 5, 1)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return self.head((self.a(x[:, : self.half]) + self.b(x[:, self.half :])).relu().mean((2, 3)))
+
+
+def cut_exactly(model: nn.Module, x: Tensor) -> None:
+    channels = secateur.watch(model, x)
+    for ratio, seed in ((0.3, 0), (0.5, 1), (0.9, 2)):
+        check_cut(model, x, random_plan(channels, ratio=ratio, seed=seed))
+
+
+def test_numbers_kept_as_attributes_follow_the_cut() -> None:
+    """Whole heads go, and the attributes that say how many there are follow; the cut is exact at every ratio."""
+    model, x = randomise(Embedded(Heads)), torch.randn(TOKENS)
+
+    channels = secateur.watch(model, x)
+    small = secateur.apply(
+        model, secateur.plan(channels, secateur.score(model, channels, "l1"), remove={"first.qkv": 0.4})
+    )
+
+    assert {group.name: group.width for group in channels.groups} == {
+        "embed": 12,
+        "first.qkv": 3,
+        "second.qkv": 3,
+    }
+    assert (small.first.heads, small.first.inner, small.second.heads, small.second.inner) == (2, 8, 3, 12)
+    assert (model.first.heads, model.first.inner) == (3, 12)
+    cut_exactly(model, x)
+
+
+def test_sizes_taken_from_another_tensor_go_in_step() -> None:
+    """Code that takes the input's width for the heads' loses a head with as many channels of what it is added to."""
+    model, x = randomise(Embedded(InStep)), torch.randn(TOKENS)
+
+    channels = secateur.watch(model, x)
+
+    assert {group.name: group.width for group in channels.groups} == {"embed": 3}
+    cut_exactly(model, x)
+
+
+def test_numbers_in_the_code_leave_the_group_whole_and_say_where() -> None:
+    """What only the code pins stays whole, with the file, the line and its text; the rest is cut exactly."""
+    model, x = randomise(Embedded(Literal)), torch.randn(TOKENS)
+
+    channels = secateur.watch(model, x)
+
+    assert {group.name: group.width for group in channels.groups} == {"embed": 12}
+    reasons = {fixed.reason for fixed in channels.fixed if fixed.tensor.endswith("qkv.weight")}
+    assert len(reasons) == 1
+    assert "test_trial.py:" in min(reasons)
+    assert "view(b, n, 3, 3, 4)" in min(reasons)
+    cut_exactly(model, x)
+
+
+def test_slices_at_a_kept_number_follow_their_part() -> None:
+    """The two sides of a slice are groups of their own, and the number between them counts what is left of the first."""
+    model, x = randomise(Halves()), torch.randn(2, 3, 4, 4)
+
+    channels = secateur.watch(model, x)
+    scores = secateur.score(model, channels, "l1")
+    small = secateur.apply(model, secateur.plan(channels, scores, remove={"stem": 0.5, "stem#2": 0.5}))
+
+    assert {group.name: group.width for group in channels.groups} == {"stem": 4, "stem#2": 6, "a": 5}
+    assert (small.half, small.a.in_channels, small.b.in_channels) == (2, 2, 3)
+    cut_exactly(model, x)
+
+
+def test_trials_leave_the_network_as_found() -> None:
+    """Trying cuts changes nothing: no attribute, no mode, no value, no random state."""
+    for kind in (Heads, InStep, Literal):
+        model = Embedded(kind)
+        check_left_as_found(model, lambda model=model: secateur.watch(model, torch.zeros(TOKENS)))
+
+
+def test_followed_attributes_are_kept_in_files(tmp_path) -> None:
+    """A network whose attributes followed a cut comes back from its file, and can be cut again."""
+    model, x = randomise(Embedded(Heads)), torch.randn(TOKENS)
+    channels = secateur.watch(model, x)
+    small = secateur.apply(model, random_plan(channels, ratio=0.4, seed=1))
+    secateur.save(small, tmp_path / "small.safetensors")
+
+    again = secateur.load(tmp_path / "small.safetensors", factory=lambda: Embedded(Heads))
+
+    torch.testing.assert_close(again(x), small(x), rtol=0, atol=0)
+    channels = secateur.watch(again, x)
+    smaller = secateur.apply(again, random_plan(channels, ratio=0.5, seed=2))
+    assert smaller.first.heads < again.first.heads
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_packed_attention_is_cut_in_whole_heads(heads: int) -> None:
+    """`nn.MultiheadAttention` loses heads with as many channels of its input; with a single head it stays whole."""
+    attention = nn.MultiheadAttention(12, heads, batch_first=True)
+
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.attention, self.head = nn.Linear(12, 12), attention, nn.Linear(12, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x)
+            return self.head(x + self.attention(x, x, x, need_weights=False)[0])
+
+    model, x = randomise(Around()), torch.randn(TOKENS)
+    channels = secateur.watch(model, x)
+
+    assert [group.width for group in channels.groups] == ([] if heads == 1 else [heads])
+    if heads > 1:
+        cut_exactly(model, x)
+        small = secateur.apply(model, random_plan(channels, ratio=0.5, seed=0))
+        assert (small.attention.num_heads, small.attention.embed_dim) == (heads // 2, 6)
