@@ -120,6 +120,24 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
+@contextmanager
+def kept_randomness() -> Generator[None]:
+    """Give the random state of torch (every device in use), numpy and Python back as it was.
+
+    Example:
+        >>> before = torch.get_rng_state()
+        >>> with kept_randomness():
+        ...     _ = torch.rand(3)
+        >>> torch.equal(torch.get_rng_state(), before)
+        True
+    """
+    randomness = _random_state()
+    try:
+        yield
+    finally:
+        _set_random_state(randomness)
+
+
 def _random_state() -> tuple[Any, ...]:
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()

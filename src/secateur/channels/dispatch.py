@@ -139,7 +139,7 @@ class Pass:
                 self.tensors[name] = self.tensors[seen[id(tensor)]]
                 continue
             seen[id(tensor)] = name
-            stand_in = _on_meta(tensor) if self.meta else tensor.detach()
+            stand_in = tensor.detach() if tensor.is_meta or not self.meta else _on_meta(tensor)
             axes = tuple(self.ties.base(name, axis, size) for axis, size in enumerate(tensor.shape))
             self.ties.set(stand_in, axes, parameter=name)
             self.tensors[name] = stand_in

@@ -18,9 +18,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from secateur._model import left_as_found, named_tensors
+from secateur._model import kept_randomness, left_as_found, named_tensors
 from secateur.channels.attributes import fit_attributes, integers_of, set_attribute
 from secateur.channels.dispatch import Pass
 from secateur.channels.groups import INPUT, Group
@@ -150,6 +151,10 @@ class Trial:
 
     def run(self) -> None:
         """Try, mend, leave whole, until a trial succeeds."""
+        with kept_randomness():
+            self._run()
+
+    def _run(self) -> None:
         failure = self._attempt(self.repairs)
         while failure is not None:
             mended = self._repair(failure) or self._keep_in_step(failure)
@@ -180,18 +185,17 @@ class Trial:
 
     def _kept(self) -> dict[tuple[str, int], Labels]:
         """The positions that are left of each axis that loses some."""
-        gone: dict[tuple[str, int], list[Labels]] = {}
+        left: dict[tuple[str, int], NDArray[np.bool_]] = {}
         for group in self.units.groups:
+            if group.by_role("input"):
+                continue
+            removed = self._removed(group)
             for member in group.members:
-                if group.by_role("input"):
-                    continue
-                gone.setdefault((member.tensor, member.axis), []).append(
-                    member.indices[self._removed(group)].reshape(-1)
-                )
-        return {
-            key: np.setdiff1d(np.arange(self._sizes[key]), np.concatenate(parts), assume_unique=True)
-            for key, parts in gone.items()
-        }
+                key = member.tensor, member.axis
+                if key not in left:
+                    left[key] = np.ones(self._sizes[key], dtype=bool)
+                left[key][member.indices[removed]] = False
+        return {key: np.flatnonzero(alive) for key, alive in left.items()}
 
     def _cut(self, kept: dict[tuple[str, int], Labels], repairs: list[Repair]) -> nn.Module:
         """The network cut on trial: on meta tensors, or on its own where its forward reads values."""
@@ -248,10 +252,9 @@ class Trial:
             expected[base.tensor, base.axis] = labels[kept.get((base.tensor, base.axis), slice(None))]
         ties = _Inherited(expected, self.units, self._alive(kept), self.watched.ties)
         try:
-            with left_as_found(cut, values=False):
-                cut.eval()
-                again = Pass(cut, inputs=self.watched.inputs, meta=self.watched.meta, ties=ties)
-                again.run(self.example, counting=False)
+            cut.eval()
+            again = Pass(cut, inputs=self.watched.inputs, meta=self.watched.meta, ties=ties)
+            again.run(self.example, counting=False)
         except Exception as error:  # whatever the network's code raises when its sizes change
             found = spot_of_error(error, names_of(cut))
             failure = _Failure(ties.calls, found, error)
