@@ -182,3 +182,25 @@ def test_packed_attention_is_cut_in_whole_heads(heads: int) -> None:
         cut_exactly(model, x)
         small = secateur.apply(model, random_plan(channels, ratio=0.5, seed=0))
         assert (small.attention.num_heads, small.attention.embed_dim) == (heads // 2, 6)
+
+
+def test_places_in_a_table_that_this_input_does_not_need_stay() -> None:
+    """Positions beyond the length of the example are no channels: a longer input needs them."""
+
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Linear(12, 8), nn.Linear(8, 5)
+            self.places = nn.Parameter(torch.randn(1, 20, 8))
+            self.register_buffer("numbers", torch.arange(20)[None])
+
+        def forward(self, x: Tensor) -> Tensor:
+            n = x.shape[1]
+            return self.head(self.embed(x) + self.places[:, :n] * (1 + self.numbers[:, :n, None])).mean(1)
+
+    model = randomise(Positions())
+    channels = secateur.watch(model, torch.randn(TOKENS))
+    small = secateur.apply(model, random_plan(channels, ratio=0.5, seed=0))
+
+    assert {group.name: group.width for group in channels.groups} == {"embed": 8}
+    assert small(torch.randn(2, 20, 12)).shape == (2, 5)

@@ -17,6 +17,7 @@ from secateur.channels.rules.conv import KERNEL
 from secateur.channels.ties import FIXED, Base, Labels, Ties
 
 _FIXED = "is added to or multiplied with something fixed"
+_TABLE = "is neither written nor read as a channel: a place in a table, of which another input may need more"
 _UNWRITTEN = "is read, but nothing that can be cut writes it"
 _SINGLE = "has a single channel, or channels that can only go together"
 
@@ -173,9 +174,11 @@ class Units:
             made = tuple(
                 Member(base.tensor, base.axis, self._role(base), indices) for base, indices in entries
             )
-            if all(member.role == "read" for member in made):
+            roles = {member.role for member in made}
+            if len(roles) == 1 and roles <= {"read", "carry"}:
+                reason = _UNWRITTEN if "read" in roles else _TABLE
                 for base, indices in entries:
-                    self.ties.fix(self.ties.labels(base)[indices.reshape(-1)], _UNWRITTEN)
+                    self.ties.fix(self.ties.labels(base)[indices.reshape(-1)], reason)
                 continue
             leader = next((m for m in made if m.role in ("input", "write")), made[0])
             if any(base.tensor == INPUT and indices.size != base.size for base, indices in entries):
