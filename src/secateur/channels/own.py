@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from secateur._model import named_tensors
+from secateur.channels.copies import Repair
 from secateur.channels.leaves import LEAVES
 from secateur.channels.rules import RULES, Rule, has_rule
 from secateur.channels.ties import Base, Ties
-from secateur.channels.trial import Repair
 from secateur.errors import ModelError, SettingsError
 
 Operator: TypeAlias = Any

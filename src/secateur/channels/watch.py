@@ -17,6 +17,7 @@ from secateur.channels.inputs import kept_inputs
 from secateur.channels.leaves import leaves_closed
 from secateur.channels.nested import as_call, tensors_in, with_tensors
 from secateur.channels.own import followed
+from secateur.channels.settle import settle
 from secateur.channels.trial import Trial
 from secateur.channels.units import Units
 from secateur.errors import ModelError, WatchError
@@ -137,7 +138,7 @@ def _channels(model: nn.Module, watched: Pass, example: Any) -> Channels:
     unused = watched.close()
     ties = watched.ties
     trial = Trial(model, example, watched, _kind_of(model), repairs=followed(model, ties))
-    trial.run()
+    settle(trial)
     units = trial.units
     tensors = {base.tensor for base in ties.bases} - {INPUT}
     own = {name: tensor for name, tensor in _state(model).items() if name in tensors or tensor.dim() == 0}

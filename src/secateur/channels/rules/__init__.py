@@ -25,6 +25,7 @@ from secateur.channels.rules import (
     recurrent,
     reduce,
     shape,
+    view,
     weights,
 )
 from secateur.channels.ties import Call, Ties, Whole, tensors_of
@@ -52,6 +53,7 @@ RULES: dict[Any, Rule] = _merge(
     recurrent.RULES,
     reduce.RULES,
     shape.RULES,
+    view.RULES,
     weights.RULES,
 )
 RULES.update({operator: constants.passed_on(RULES[operator]) for operator in constants.COPIES})

@@ -1,0 +1,130 @@
+"""A copy of a network, cut on trial: which units go, and what is left of every axis."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from secateur._model import named_tensors
+from secateur.channels.attributes import fit_attributes, set_attribute
+from secateur.channels.groups import Group
+from secateur.channels.ties import Labels, Ties
+from secateur.channels.units import Units
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Repair:
+    """An integer that a module keeps, which is the length of an axis: it follows the units along that axis.
+
+    Attributes:
+        module: Name of the module.
+        attribute: Name of the attribute.
+        index: The place in the attribute, where it is a tuple or list.
+        labels: The labels along the axis when the network was watched.
+    """
+
+    module: str
+    attribute: str
+    index: int | None
+    labels: Labels
+
+
+def _removed(group: Group, number: int, sizes: Mapping[tuple[str, int], int]) -> Labels:
+    """About a third of the units, scattered; of neighbouring groups not the same ones.
+
+    A prime number stays, so that it is no multiple of a width of something else by chance.
+
+    Of two in a convolution's group none goes: with a single one it would be taken for a depthwise one.
+    """
+    if group.width == 2 and any(
+        (member.block > 1 or sizes[member.tensor, member.axis] == 2) and (member.tensor, 2) in sizes
+        for member in group.by_role("read", "write")
+    ):
+        return np.arange(0)
+    count = group.width - _prime_near_two_thirds(group.width)
+    spread = np.linspace(0, group.width - 1, count).round().astype(np.int64)
+    return (spread + number % 2) % group.width
+
+
+def positions_left(ties: Ties, groups: Sequence[Group]) -> dict[tuple[str, int], Labels]:
+    """The positions that are left of each axis that loses some."""
+    sizes = {(base.tensor, base.axis): base.size for base in ties.bases}
+    left: dict[tuple[str, int], NDArray[np.bool_]] = {}
+    for number, group in enumerate(groups):
+        if group.by_role("input"):
+            continue
+        removed = _removed(group, number, sizes)
+        for member in group.members:
+            key = member.tensor, member.axis
+            if key not in left:
+                left[key] = np.ones(sizes[key], dtype=bool)
+            left[key][member.indices[removed]] = False
+    return {key: np.flatnonzero(alive) for key, alive in left.items()}
+
+
+def cut_copy(model: nn.Module, kept: Mapping[tuple[str, int], Labels], *, meta: bool) -> nn.Module:
+    """The network cut on trial: on meta tensors, or on its own where its forward reads values."""
+    by_tensor: dict[str, dict[int, Labels]] = {}
+    for (tensor, axis), positions in kept.items():
+        by_tensor.setdefault(tensor, {})[axis] = positions
+    memo: dict[int, Any] = {}
+    for name, tensor in named_tensors(model).items():
+        if id(tensor) in memo:
+            continue
+        if meta:
+            shape = [len(by_tensor.get(name, {}).get(axis, range(n))) for axis, n in enumerate(tensor.shape)]
+            new = torch.empty(shape, dtype=tensor.dtype, device="meta")
+        else:
+            new = tensor.detach()
+            for axis, positions in by_tensor.get(name, {}).items():
+                new = new.index_select(axis, torch.as_tensor(positions, device=new.device))
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(new, requires_grad=False) if is_parameter else new
+    result = copy.deepcopy(model, memo)
+    for module in {tensor.rpartition(".")[0] for tensor in by_tensor}:
+        fit_attributes(result.get_submodule(owner_of(module)))
+    return result
+
+
+def carry_out(model: nn.Module, repairs: Sequence[Repair], alive: Labels) -> None:
+    """Set the integers that follow to what is left of their axes."""
+    for repair in repairs:
+        count = int(alive[repair.labels].sum())
+        set_attribute(model.get_submodule(repair.module), repair.attribute, repair.index, count)
+
+
+def labels_left(ties: Ties, units: Units, kept: Mapping[tuple[str, int], Labels]) -> Labels:
+    """For each label whether its component is left."""
+    alive = np.ones(len(units.blocked), dtype=bool)
+    for base in ties.bases:
+        positions = kept.get((base.tensor, base.axis))
+        if positions is not None:
+            components = units.component[base.start : base.start + base.size]
+            alive[np.delete(components, positions)] = False
+    return alive[units.component]
+
+
+@cache
+def _prime_near_two_thirds(width: int) -> int:
+    """The prime number (or 1) below a width that is nearest to two thirds of it.
+
+    >>> [_prime_near_two_thirds(width) for width in (2, 3, 4, 8, 12, 768)]
+    [1, 2, 3, 5, 7, 509]
+    """
+    size = 2 * width / 3
+    candidates = sorted(range(1, width), key=lambda n: abs(n - size))
+    return next(n for n in candidates if all(n % d for d in range(2, math.isqrt(n) + 1)))
+
+
+def owner_of(module: str) -> str:
+    """The module whose attributes repeat a tensor's sizes; for a parametrised tensor, the module that it belongs to."""
+    return module.rpartition("parametrizations.")[0].rstrip(".") if "parametrizations." in module else module

@@ -1,0 +1,93 @@
+"""Labels of an earlier pass, given to the same tensors again: to those of a cut copy, or to all as they were."""
+
+from __future__ import annotations
+
+from secateur.channels.ties import Call, Labels, MisfitError, Ties, tensors_of
+from secateur.channels.units import Units
+
+
+class Inherited(Ties):
+    """Labels of a cut network: those of the positions that are left. New ties between them are misfits."""
+
+    def __init__(
+        self, expected: dict[tuple[str, int], Labels], units: Units, alive: Labels, uncut: Ties
+    ) -> None:
+        """Know which labels are left, and what the uncut network's operators made."""
+        super().__init__()
+        self._expected, self._alive, self._uncut = expected, alive, uncut.seen
+        self._component, self._blocked = units.component, units.blocked
+        self._left: dict[int, int] = {}
+
+    def base(self, tensor: str, axis: int, size: int) -> Labels:
+        """The labels that are left of an axis."""
+        labels = self._expected[tensor, axis]
+        if len(labels) != size:
+            raise MisfitError(
+                f"{tensor}[{axis}] has {size} positions, {len(labels)} are left", self._component[labels]
+            )
+        return labels
+
+    def tie(
+        self,
+        a: Labels | None,
+        b: Labels | None,
+        reason: str = "is added to or multiplied with something fixed",
+    ) -> None:
+        """Check that two axes are still the same."""
+        if a is b:
+            return
+        if a is None or b is None:
+            self.fix(a if b is None else b, reason)
+        elif a.shape != b.shape:
+            met = self._component[a.reshape(-1)], self._component[b.reshape(-1)]
+            raise MisfitError(f"{a.size} channels meet {b.size}", *met)
+        else:
+            mine, theirs = self._component[a], self._component[b]
+            differ = mine != theirs
+            if differ.any() and not (self._blocked[mine[differ]] & self._blocked[theirs[differ]]).all():
+                raise MisfitError("channels meet that are not the same", theirs[differ], mine[differ])
+
+    def fix(self, labels: Labels | None, reason: str) -> None:
+        """Check that what is fixed now was fixed before."""
+        if labels is not None and not self._blocked[self._component[labels]].all():
+            raise MisfitError(reason, self._component[labels.reshape(-1)])
+
+    def note(self, call: Call) -> None:
+        """Check that what came out is as large as what is left of what came out of the uncut network."""
+        if self.calls > len(self._uncut) or self._uncut[self.calls - 1].name != call.name:
+            self._uncut = []  # it runs another way now; labels are still compared
+            return
+        for (shape, track), tensor in zip(
+            self._uncut[self.calls - 1].out, tensors_of(call.out), strict=False
+        ):
+            if track is None or track.joint is not None:
+                continue
+            for axis, labels in enumerate(track.axes):
+                left = shape[axis] if labels is None else self._count(labels)
+                if left != tensor.shape[axis]:
+                    raise MisfitError(
+                        f"{left} positions are left, the network's code makes {tensor.shape[axis]}"
+                    )
+
+    def _count(self, labels: Labels) -> int:
+        key = id(labels)
+        if key not in self._left:
+            self._left[key] = int(self._alive[labels].sum())
+        return self._left[key]
+
+
+class Renamed(Ties):
+    """The labels of an earlier pass, given to the same tensors again."""
+
+    def __init__(self, earlier: Ties) -> None:
+        """Take the labels of an earlier pass."""
+        super().__init__()
+        self._labels = {(base.tensor, base.axis): earlier.labels(base) for base in earlier.bases}
+        self.next_label = earlier.next_label
+
+    def base(self, tensor: str, axis: int, size: int) -> Labels:
+        """The labels that an axis had."""
+        labels = self._labels[tensor, axis]
+        if len(labels) != size:
+            raise RuntimeError(f"{tensor}[{axis}] had {len(labels)} positions, and has {size} now")
+        return labels
