@@ -29,7 +29,7 @@ class Heads(nn.Module):
 
 
 class Embedded(nn.Module):
-    """Two attentions between an embedding and a head; ``wide`` takes the size of one tensor for another's."""
+    """Two attentions between an embedding and a head."""
 
     def __init__(self, attention: type[nn.Module]) -> None:
         super().__init__()

@@ -129,7 +129,7 @@ class Trial:
         own = [
             self.watched.ties.labels(base)
             for base in self.watched.ties.bases
-            if base.tensor.rpartition(".")[0].startswith(path) and base.tensor != INPUT
+            if base.tensor != INPUT and (not path or base.tensor.startswith(f"{path}."))
         ]
         return self.seen().vectors.get(path, []) + own
 

@@ -63,7 +63,7 @@ class ReduceSettings(BaseModel):
         compensate: What the layers behind a cut do before retraining: nothing, take the removed units' means into their
             biases, or be refitted by least squares.
         learn_shares: Pass over shares whose cut, before retraining, raises the loss by more than retraining made good so far
-            and by more than three times what it did not; a layer's smallest share is always tried.
+            by more than three times what it did not, and by more than the loss itself; a layer's smallest share is always tried.
         rounds: How often the search goes through the layers; with each further round all are open again, at ``first_share``.
         patience: By what the epochs of retraining are multiplied from each round to the next.
         finish: How the network is trained on at the end of a round that accepted something, and kept if it is no worse; None

@@ -221,8 +221,7 @@ class Search:
         learned = max(
             _FAR * self.state.rejected_shock,
             self.state.accepted_shock,
-            self.current.loss
-            or 0.0,  # a cut that does not even double the loss says nothing: below, shocks are noise
+            self.current.loss or 0.0,  # below, a shock says nothing: it does not even double the loss
         )
         smallest = cut.share / 2 < self.settings.last_share - 1e-12
         return self.settings.learn_shares and not smallest and cut.shock > learned
