@@ -53,9 +53,8 @@ def keep_in_step(trial: Trial, failure: Failure) -> tuple[Failure | None] | None
     different = sorted(kinds.values())
     pairs = [(a, b) for n, a in enumerate(different) for b in different[n + 1 :]]
     near = {id(labels) for track in seen[failure.calls - 1].into if track for labels in track.axes}
-    pairs.sort(
-        key=lambda pair: not any(id(vectors[n]) in near for n in pair)
-    )  # those that meet there come first
+    # those that meet there come first
+    pairs.sort(key=lambda pair: not any(id(vectors[n]) in near for n in pair))
     for a, b in [pair for pair in pairs if _in_step(trial, *(vectors[n] for n in pair))][:_PAIRS]:
         found = _with_ties(trial, _pairs_alike(trial, path, a, b), failure)
         if found is not None:
@@ -119,9 +118,8 @@ def _with_ties(
     count = len(ties.pairs)
     ties.pairs += pairs
     trial.units = Units(ties, trial.kind_of)
-    if all(
-        len(np.unique(trial.units.units(a))) > 1 for a, _ in pairs
-    ):  # else they would be left whole at once
+    # with a single unit left they would be left whole at once
+    if all(len(np.unique(trial.units.units(a))) > 1 for a, _ in pairs):
         found = trial.attempt(trial.repairs)
         if found is None or found.calls > failure.calls:
             return (found,)

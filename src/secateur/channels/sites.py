@@ -46,11 +46,10 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A site, and the modules that were running there, the innermost first."""
+    """A site, and the name of the module whose forward it is in."""
 
     site: Site
     path: str
-    modules: tuple[nn.Module, ...]
 
 
 def _named(filename: str) -> str:
@@ -81,9 +80,9 @@ def spot(frames: Iterable[FrameType], line_of: dict[int, int], names: dict[int, 
     for frame in frames:
         if place is None and _foreign(frame):
             place = frame.f_code.co_filename, line_of.get(id(frame), frame.f_lineno)
-        if place is None and fallback is None and isinstance(frame.f_locals.get("self"), nn.Module):
-            fallback = frame.f_code.co_filename, line_of.get(id(frame), frame.f_lineno)
         module = frame.f_locals.get("self")
+        if place is None and fallback is None and isinstance(module, nn.Module):
+            fallback = frame.f_code.co_filename, line_of.get(id(frame), frame.f_lineno)
         if isinstance(module, nn.Module) and id(module) in names and module not in modules:
             modules.append(module)
             if place is not None:
@@ -95,7 +94,7 @@ def spot(frames: Iterable[FrameType], line_of: dict[int, int], names: dict[int, 
     child = inner[len(owner) :].lstrip(".") if inner.startswith(owner) else inner
     source, line = place
     site = Site(_named(source), line, type(modules[-1]).__name__, child, source)
-    return Spot(site, owner, tuple(modules))
+    return Spot(site, owner)
 
 
 def _up(frame: FrameType | None) -> Iterator[FrameType]:

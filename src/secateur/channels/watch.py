@@ -10,14 +10,15 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from secateur._model import left_as_found, unwrapped
+from secateur._model import kept_randomness, left_as_found, unwrapped
+from secateur.channels.blame import guilty
 from secateur.channels.dispatch import Pass
 from secateur.channels.groups import INPUT, Attribute, Channels, Group, MacsTerm
 from secateur.channels.inputs import kept_inputs
 from secateur.channels.leaves import leaves_closed
+from secateur.channels.mend import keep_in_step, repair
 from secateur.channels.nested import as_call, tensors_in, with_tensors
 from secateur.channels.own import followed
-from secateur.channels.settle import settle
 from secateur.channels.trial import Trial
 from secateur.channels.units import Units
 from secateur.errors import ModelError, WatchError
@@ -134,11 +135,24 @@ def _kind_of(model: nn.Module) -> Callable[[str], str]:
     return lambda tensor: type(model.get_submodule(tensor.rpartition(".")[0])).__name__
 
 
+def _try_cuts(trial: Trial) -> None:
+    """Try, mend, leave whole, until a trial succeeds."""
+    failure = trial.attempt(trial.repairs)
+    while failure is not None:
+        mended = repair(trial, failure) or keep_in_step(trial, failure)
+        if mended is not None:
+            failure = mended[0]
+            continue
+        trial.leave(guilty(trial, failure), failure)
+        failure = trial.attempt(trial.repairs)
+
+
 def _channels(model: nn.Module, watched: Pass, example: Any) -> Channels:
     unused = watched.close()
     ties = watched.ties
     trial = Trial(model, example, watched, _kind_of(model), repairs=followed(model, ties))
-    settle(trial)
+    with kept_randomness():
+        _try_cuts(trial)
     units = trial.units
     tensors = {base.tensor for base in ties.bases} - {INPUT}
     own = {name: tensor for name, tensor in _state(model).items() if name in tensors or tensor.dim() == 0}

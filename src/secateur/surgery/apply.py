@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from secateur._model import named_tensors, unwrapped
 from secateur.channels import INPUT, Group, Member, digest_of
 from secateur.channels.attributes import fit_attributes, set_attribute
+from secateur.channels.copies import owner_of
 from secateur.channels.inputs import keep_inputs
 from secateur.errors import PlanError, SettingsError
 from secateur.plan.change import Plan, Setting
@@ -165,7 +166,9 @@ def _cut(
         result = copy.deepcopy(model, memo)
         moved = {id(tensor): memo[id(tensor)] for tensor in old.values()}
     changed_ids = {id(old[name]) for name in fresh}
-    for owner in {_owner(name) for name, tensor in old.items() if id(tensor) in changed_ids}:
+    for owner in {
+        owner_of(name.rpartition(".")[0]) for name, tensor in old.items() if id(tensor) in changed_ids
+    }:
         fit_attributes(result.get_submodule(owner))
     _set(result, plan.settings)
     follow(optimizers, result, axes=axes, shapes=shapes, moved=moved)
@@ -201,12 +204,6 @@ def _replace(tensor: Tensor, new: Tensor) -> None:
     other = torch.float32 if tensor.dtype != torch.float32 else torch.float64
     tensor.data = new.new_empty(0, dtype=other)
     tensor.data = new
-
-
-def _owner(tensor: str) -> str:
-    """The module whose attributes repeat a tensor's sizes; for a parametrised tensor, the module that it belongs to."""
-    module = tensor.rpartition(".")[0]
-    return module.rpartition("parametrizations.")[0].rstrip(".") if "parametrizations." in module else module
 
 
 def _as_kind(old: Tensor, new: Tensor) -> Tensor:
