@@ -96,15 +96,12 @@ class Trial:
         else:
             lines = str(failure.error).strip().split("\n")
             reason = f"cannot be cut: {type(failure.error).__name__}: {lines[0][:200]}"
-        ties = self.watched.ties
-        names = {group.name for group in groups}
-        for base in ties.bases:
-            for group in groups:
-                for member in group.members:
-                    if (member.tensor, member.axis) == (base.tensor, base.axis):
-                        ties.fix(ties.labels(base)[member.indices.reshape(-1)], reason)
-        if not names:
+        if not groups:
             raise RuntimeError("a trial failed though nothing was cut") from failure.error
+        ties = self.watched.ties
+        bases = {(base.tensor, base.axis): base for base in ties.bases}
+        for member in (member for group in groups for member in group.members):
+            ties.fix(ties.labels(bases[member.tensor, member.axis])[member.indices.reshape(-1)], reason)
         self.units = Units(ties, self.kind_of)
 
     def seen(self) -> Sites:
