@@ -68,6 +68,20 @@ def test_an_impossible_bound_halves_every_layer_until_it_closes(digits: Splits, 
     assert broken.model is net
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_the_same_number_of_units_is_not_cut_again_after_a_rejection(digits: Splits, learned: bool) -> None:
+    """Of 4 units, 32, 16 and 8 % are one unit each: with sizes learned it is tried once, as printed three times."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 10))
+    worse = TrainSettings(epochs=1, lr=1e-6, momentum=0.0, batch_size=400)
+    settings = ReduceSettings.as_printed(0.0, retrain=worse, criterion="l1", learn_shares=learned)
+    search = Search(model, digits, settings)
+    search.state.best = 200.0  # no network reaches it
+
+    tried = [step.width_after for step in run(search)]
+
+    assert tried == ([2, 3] if learned else [2, 3, 3, 3])
+
+
 def test_the_layer_with_the_greatest_potential_times_size_is_taken(digits: Splits, net: nn.Module) -> None:
     """argmax, as the potential means it, not argmin as the source's pseudocode prints."""
     search = Search(

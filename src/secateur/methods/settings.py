@@ -62,8 +62,9 @@ class ReduceSettings(BaseModel):
         distil: Candidates also learn from the unreduced network's answers (how much: ``retrain.distil_weight``).
         compensate: What the layers behind a cut do before retraining: nothing, take the removed units' means into their
             biases, or be refitted by least squares.
-        learn_shares: Pass over shares whose cut, before retraining, raises the loss by more than retraining made good so far
-            by more than three times what it did not, and by more than the loss itself; a layer's smallest share is always tried.
+        learn_shares: Pass over shares whose cut, before retraining, raises the loss by more than retraining made good so far,
+            by more than three times what it did not, and by more than the loss itself; a layer's smallest share is always
+            tried, unless it removes as many units as the one that was just rejected.
         rounds: How often the search goes through the layers; with each further round all are open again, at ``first_share``.
         patience: By what the epochs of retraining are multiplied from each round to the next.
         finish: How the network is trained on at the end of a round that accepted something, and kept if it is no worse; None

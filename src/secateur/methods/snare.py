@@ -54,7 +54,13 @@ class _Cut:
     group: Group
     share: float
     plan: Plan
+    found: Verdict
     shock: float
+
+    @property
+    def width_after(self) -> int:
+        """How many units of the layer the cut leaves."""
+        return len(self.plan.changes[0].take)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +161,7 @@ class Search:
             self._cuts = {other: cut for other, cut in self._cuts.items() if other[0] == key[0]}
             made = self._plan(group.name, share)
             found = self.judge.look(apply(self.model, made))
-            known = self._cuts[key] = _Cut(group, share, made, self._shock(found))
+            known = self._cuts[key] = _Cut(group, share, made, found, self._shock(found))
         return known
 
     def _saving_for_shock(self, cut: _Cut) -> float:
@@ -172,7 +178,7 @@ class Search:
             state.done = True
             return
         state.round += 1
-        state.shares, state.closed = {}, []
+        state.shares, state.closed, state.rejected = {}, [], {}
         state.gained = state.finished = False
         state.accepted_shock, state.rejected_shock = float("-inf"), float("inf")
 
@@ -195,13 +201,10 @@ class Search:
             self._halve(group)
             return None
         retraining = self.settings.retraining(self.state.round)
-        candidate = apply(self.model, cut.plan)
-        found = self.judge.look(candidate)
+        candidate, found, epochs = apply(self.model, cut.plan), cut.found, 0
         self.state.iteration += 1
-        after = len(cut.plan.changes[0].take)
-        tried = _Tried(group, cut.share, cut.group.width, after, cut.shock, cut.plan.after, started)
+        tried = _Tried(group, cut.share, cut.group.width, cut.width_after, cut.shock, cut.plan.after, started)
         self.listener.candidate(self.state.iteration, group, tried.before, tried.after, retraining.epochs)
-        epochs = 0
         if not (self.settings.accept_early and self.judge.within(found, self.state.best)):
             epochs = self._train(candidate, retraining, ("retrain", self.state.iteration), stop=True)
             found = self.judge.look(candidate)
@@ -212,19 +215,24 @@ class Search:
             self.state.accepted_shock = max(self.state.accepted_shock, cut.shock)
         else:
             self.state.rejected_shock = min(self.state.rejected_shock, cut.shock)
+            self.state.rejected[group] = cut.width_after
             self._halve(group)
         self.listener.step(step)
         return step
 
     def _passed_over(self, cut: _Cut) -> bool:
-        """Whether what was learned says that retraining cannot make this cut good; the smallest size is always tried."""
+        """Whether what was learned says that retraining cannot make this cut good; else the smallest size is always tried."""
+        if not self.settings.learn_shares:
+            return False
+        if self.state.rejected.get(cut.group.name) == cut.width_after:
+            return True  # half of a share of a narrow layer can be as many units
         learned = max(
             _FAR * self.state.rejected_shock,
             self.state.accepted_shock,
             self.current.loss or 0.0,  # below, a shock says nothing: it does not even double the loss
         )
         smallest = cut.share / 2 < self.settings.last_share - 1e-12
-        return self.settings.learn_shares and not smallest and cut.shock > learned
+        return not smallest and cut.shock > learned
 
     def _plan(self, group: str, share: float) -> Plan:
         """Which units of one layer go, and what its readers do about it."""
@@ -346,6 +354,7 @@ class Search:
         self.state.best = max(self.state.best, found.accuracy)
         self.state.gained = True
         self.state.accepted += 1
+        self.state.rejected = {}
         self.channels = self.watched(candidate)
 
     def watched(self, model: nn.Module) -> Channels:

@@ -16,6 +16,7 @@ class SearchState:
         accepted: Candidates accepted: the number of the network in hand.
         round: The current round, from 0.
         shares: The operation size of each layer (the share of its units that the next cut removes) that is not the first.
+        rejected: To how many units a layer of the network in hand could not be cut, by the last candidate that was rejected.
         closed: Layers whose size fell below the smallest.
         best: The best validation accuracy reached, in percent.
         accepted_shock: The greatest rise in loss by a cut that retraining made good, in this round.
@@ -29,6 +30,7 @@ class SearchState:
     accepted: int = 0
     round: int = 0
     shares: dict[str, float] = field(default_factory=dict[str, float])
+    rejected: dict[str, int] = field(default_factory=dict[str, int])
     closed: list[str] = field(default_factory=list[str])
     best: float = 0.0
     accepted_shock: float = float("-inf")
