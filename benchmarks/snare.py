@@ -244,8 +244,11 @@ def cell(results: Results, name: str, arm: str, seed: int) -> None:
     task = TASKS[name]
     splits = data.load(task.data, seed=seed, validation=task.validation)
     base, seconds = base_of(name, task, splits, seed)
+    started = time.process_time()
     result = secateur.reduce(copy.deepcopy(base), splits, settings=task.arms[arm].but(seed=seed))
+    spent = time.process_time() - started
     row = row_of(name, arm, seed, result, base_seconds=seconds, splits=splits)
+    row["cpu_seconds"] = round(spent, 1)
     results.add(row)
     print(
         f"{name:13s} {arm:32s} seed {seed}: parameters /{row['params_before'] / row['params_after']:.1f},"
