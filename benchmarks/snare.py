@@ -122,9 +122,10 @@ RESNET = ReduceSettings(
         augment="flip-shift",
         shift=4,
     ),
+    retrain_examples=4_000,
     rounds=1,
-    max_iterations=24,
-    finish=sgd(12, lr=0.05, augment="flip-shift", shift=4),
+    max_iterations=30,
+    finish=sgd(15, lr=0.05, augment="flip-shift", shift=4),
 )
 
 TASKS: dict[str, Task] = {
@@ -176,8 +177,9 @@ def base_of(name: str, task: Task, splits: Splits, seed: int) -> tuple[nn.Module
     BASES.mkdir(parents=True, exist_ok=True)
     path = BASES / f"{name}-{seed}.safetensors"
     if path.exists():
-        return store.load(path), float(dict(store.read_description(path).evaluation or {})["seconds"])
-    model = networks.build(task.network, seed=seed, **task.arguments)
+        kept = store.load(path).to(memory_format=torch.channels_last)
+        return kept, float(dict(store.read_description(path).evaluation or {})["seconds"])
+    model = networks.build(task.network, seed=seed, **task.arguments).to(memory_format=torch.channels_last)
     started = time.perf_counter()
     fit(model, splits.train, splits.validation, task.base, seed=seed)
     seconds = time.perf_counter() - started
