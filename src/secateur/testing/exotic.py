@@ -126,6 +126,10 @@ def _standardised(m: Any, y: Tensor) -> Tensor:
     return F.conv2d(y, weight, m.after.bias, padding=1).relu()
 
 
+def _windows(y: Tensor) -> Tensor:
+    return y.unfold(2, 3, 1).amax(-1)
+
+
 def _standardised_by_norm(m: Any, y: Tensor) -> Tensor:
     weight = m.after.weight
     rows = F.batch_norm(weight.reshape(1, len(weight), -1), None, None, training=True, momentum=0.0)
@@ -171,6 +175,17 @@ EXOTIC: dict[str, Construct] = {
         _between(lambda y: y.repeat_interleave(2, 1), after=16), _IMAGE, {"stem": 8, "second": 6}
     ),
     "pixel shuffle": Construct(_between(lambda y: F.pixel_shuffle(y, 2), after=2), _IMAGE, {"stem": 2, "second": 6}),
+    "windows": Construct(_between(_windows), _IMAGE, {"stem": 8, "second": 6}),
+    "im2col": Construct(
+        _between(lambda y: F.unfold(y, 3, padding=1).reshape(len(y), -1, *y.shape[2:]), after=72), _IMAGE, {"stem": 8, "second": 6}
+    ),
+    "col2im": Construct(
+        _between(lambda y: F.fold(y.flatten(2), (y.shape[2] * 2, y.shape[3] * 2), 2, stride=2), after=2),
+        _IMAGE, {"stem": 2, "second": 6},
+    ),
+    "gather": Construct(
+        _between(lambda y: y.gather(2, y.argsort(2))), _IMAGE, {"stem": 8, "second": 6}
+    ),
     "roll": Construct(_between(lambda y: y.roll(1, 1)), _IMAGE, {"second": 6}),
     "channel shuffle by hand": Construct(
         _between(lambda y: y.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)), _IMAGE, {"stem": 4, "second": 6}
@@ -244,13 +259,13 @@ EXOTIC: dict[str, Construct] = {
             lambda m, x: m.head((y := m.body(x)) * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6) * m.scale),
             body=nn.Linear(6, 8), scale=_parameter(8), head=_head(8),
         ),
-        (4, 6), {},
+        (4, 6), {"body": 8},
     ),
-    "CBAM": Construct(_with(_cbam, where=_conv(2, 1), after=_conv(8, 8)), _IMAGE, {"after": 8}),
+    "CBAM": Construct(_with(_cbam, where=_conv(2, 1), after=_conv(8, 8)), _IMAGE, {"stem": 8, "after": 8}),
     "global response norm": Construct(
-        _with(_response_norm, scale=_parameter(1, 8, 1, 1), after=_conv(8, 8)), _IMAGE, {"after": 8}
+        _with(_response_norm, scale=_parameter(1, 8, 1, 1), after=_conv(8, 8)), _IMAGE, {"stem": 8, "after": 8}
     ),
-    "weight-standardised convolution": Construct(_with(_standardised, after=_conv(8, 8)), _IMAGE, {"after": 8}),
+    "weight-standardised convolution": Construct(_with(_standardised, after=_conv(8, 8)), _IMAGE, {"stem": 8, "after": 8}),
     "convolution with a bare parameter": Construct(
         _with(_own_kernel, kernel=_parameter(8, 8, 3, 3)), _IMAGE, {"stem": 8, "kernel": 8}
     ),

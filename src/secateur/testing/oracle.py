@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import copy
-import inspect
-from collections import defaultdict
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from secateur.channels import INPUT
 from secateur.errors import PlanError
 from secateur.plan import Plan
+from secateur.testing.absent import Absent
 
-_NORM_FUNCTIONS = (F.layer_norm, F.group_norm, F.rms_norm)
 _BATCH_NORMS = (nn.modules.batchnorm._NormBase,)  # pyright: ignore[reportPrivateUsage] - every batch and instance norm
 _NORMS = (*_BATCH_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -68,56 +61,16 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-class _KeptNorms(TorchFunctionMode):
-    """Inside, layer, group and RMS norms of some weights take their statistics over kept positions; others become zero."""
-
-    def __init__(self, kept: Mapping[Tensor, dict[int, Tensor]]) -> None:
-        super().__init__()
-        self.kept = kept
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func not in _NORM_FUNCTIONS:
-            return func(*args, **kwargs)
-        given = inspect.signature(func).bind(*args, **kwargs).arguments
-        weight = given.get("weight")
-        if weight is None or weight not in self.kept:
-            return func(*args, **kwargs)
-        return _over_kept(func, given, self.kept[weight])
-
-
-def _over_kept(norm: Any, given: dict[str, Any], kept: Mapping[int, Tensor]) -> Tensor:
-    """A call of a norm on the kept positions of some axes of its weight."""
-    x, weight = given["input"], given["weight"]
-    first = 1 if norm is F.group_norm else x.dim() - weight.dim()
-    index = [torch.arange(size) for size in x.shape]
-    smaller = dict(given)
-    for axis, positions in kept.items():
-        index[first + axis] = positions
-        for name in ("weight", "bias"):
-            if smaller.get(name) is not None:
-                smaller[name] = smaller[name].index_select(axis, positions)
-    grid = torch.meshgrid(*index, indexing="ij")
-    smaller["input"] = x[grid]
-    if norm is not F.group_norm:
-        smaller["normalized_shape"] = smaller["weight"].shape
-    elif given["num_groups"] == len(weight):
-        smaller["num_groups"] = len(smaller["weight"])
-    result = torch.zeros_like(x)
-    result[grid] = norm(**smaller)
-    return result
-
-
 class _Unread(nn.Module):
-    """A network whose norms see the kept channels only."""
+    """A network some of whose channels are absent: statistics are taken over the others."""
 
-    def __init__(self, model: nn.Module, kept: Mapping[Tensor, dict[int, Tensor]]) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.kept = model, kept
+        self.model = model
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network."""
-        with _KeptNorms(self.kept):
+        with Absent():
             return self.model(*args, **kwargs)
 
 
@@ -126,8 +79,8 @@ def unread(model: nn.Module, plan: Plan) -> nn.Module:
     """A copy of a network of the same size in which nothing reads what a plan removes.
 
     The readers' columns of the removed units are zero; the units themselves go on computing. Writers are not masked:
-    sigmoid(0) is not 0. Where a norm takes statistics over channels, removing some truly changes the others: there the copy
-    computes the same norm over the kept channels only.
+    sigmoid(0) is not 0. Where a norm or another statistic is taken over channels, removing some truly changes the others:
+    there the copy marks the removed ones as not a number and takes the same statistic over the kept ones only.
 
     Args:
         model: The network that the plan was made for.
@@ -148,8 +101,8 @@ def unread(model: nn.Module, plan: Plan) -> nn.Module:
         4
     """
     result = copy.deepcopy(model)
-    norms: dict[Tensor, dict[int, NDArray[np.bool_]]] = defaultdict(dict)
     tensors: dict[str, Tensor] = dict(result.named_parameters()) | dict(result.named_buffers())
+    absent = not all(group.exact for group in plan.groups)
     for group, change in zip(plan.groups, plan.changes, strict=True):
         if change.mixes or len(change.kept) != len(change.take):
             raise PlanError(
@@ -158,19 +111,12 @@ def unread(model: nn.Module, plan: Plan) -> nn.Module:
         for member in group.members:
             if member.tensor == INPUT:
                 continue
-            gone, tensor = member.indices[change.removed].ravel(), tensors[member.tensor]
+            tensor, gone = tensors[member.tensor], torch.as_tensor(member.indices[change.removed].ravel())
             derived = (
                 member.role == "carry" and member.axis > 0
             )  # a reader whose weight is computed from this one
-            if member.role == "read" or derived:
-                tensor.index_fill_(member.axis, torch.as_tensor(gone), 0)
-            if member.role == "carry" and not group.exact:
-                size = tensor.shape[member.axis]
-                norms[tensor].setdefault(member.axis, np.ones(size, dtype=bool))[gone] = False
-    if not norms:
-        return result
-    kept = {
-        tensor: {axis: torch.as_tensor(np.flatnonzero(alive)) for axis, alive in axes.items()}
-        for tensor, axes in norms.items()
-    }
-    return _Unread(result, kept)
+            if member.role == "read" or (derived and not absent):
+                tensor.index_fill_(member.axis, gone, 0)
+            elif absent and tensor.is_floating_point():
+                tensor.index_fill_(member.axis, gone, torch.nan)
+    return _Unread(result) if absent else result

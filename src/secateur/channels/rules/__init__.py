@@ -27,6 +27,7 @@ from secateur.channels.rules import (
     shape,
     view,
     weights,
+    windows,
 )
 from secateur.channels.ties import Call, Ties, Whole, tensors_of
 
@@ -55,6 +56,7 @@ RULES: dict[Any, Rule] = _merge(
     shape.RULES,
     view.RULES,
     weights.RULES,
+    windows.RULES,
 )
 RULES.update({operator: constants.passed_on(RULES[operator]) for operator in constants.COPIES})
 RULES.update(

@@ -59,10 +59,29 @@ def index_select(ties: Ties, call: Call) -> None:
     ties.set(call.out, axes)
 
 
+def gather(ties: Ties, call: Call) -> None:
+    """Along one axis, every element comes from a position that is data: that axis stays; others of full length pass.
+
+    Along these the positions are a tensor of the same length, which networks' code expands to it.
+    """
+    x, dim, positions = call.tensor(0), int(call.args[1]) % call.tensor(0).dim(), call.args[2]
+    axes = list(ties.axes(x))
+    ties.fix(axes[dim], "is indexed by positions that are data")
+    for axis, labels in enumerate(ties.axes(positions)):
+        if axis == dim or positions.shape[axis] != x.shape[axis]:
+            ties.fix(labels, "chooses positions of another tensor")
+            ties.fix(axes[axis], "is indexed by positions that are data")
+            axes[axis] = None
+        elif labels is not None:
+            ties.tie(axes[axis], labels)
+    ties.set(call.out, axes)
+
+
 aten = torch.ops.aten
 RULES = {
     aten.slice: slice_,
     aten.select: select,
     aten.index: index,
     aten.index_select: index_select,
+    aten.gather: gather,
 }

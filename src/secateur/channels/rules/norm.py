@@ -19,7 +19,7 @@ def batch_norm(ties: Ties, call: Call) -> None:
         ties.tie(axes[1], ties.axes(statistic)[0], "is normalised by fixed numbers")
     if next((arg for arg in call.args if isinstance(arg, bool)), False):  # statistics are taken, not read
         for labels in (axes[0], *axes[2:]):
-            ties.fix(labels, "is run over by a norm's statistics")
+            ties.norm(labels)
     outs = tensors_of(call.out)
     ties.set(outs[0], axes)
     for saved in outs[1:]:

@@ -30,8 +30,10 @@ def _dims(value: int | Sequence[int] | None, count: int) -> set[int]:
     return {int(dim) % max(count, 1) for dim in chosen}
 
 
-def reduction(position: int = 1, name: str = "dim") -> Callable[[Ties, Call], None]:
-    """Some axes are summed, averaged or searched over. A statistic over channels changes with them: they stay."""
+def reduction(
+    position: int = 1, name: str = "dim", *, statistic: bool = False
+) -> Callable[[Ties, Call], None]:
+    """Some axes are summed or searched over: their channels stay. A statistic is taken over those that are left, as in a norm."""
 
     def rule(ties: Ties, call: Call) -> None:
         x = call.tensor(0)
@@ -40,7 +42,7 @@ def reduction(position: int = 1, name: str = "dim") -> Callable[[Ties, Call], No
         settle_outside(ties, x, dims)
         axes, joint = ties.parts(x)
         for dim in dims:
-            ties.fix(axes[dim], f"is run over by {call.name}")
+            ties.norm(axes[dim]) if statistic else ties.fix(axes[dim], f"is run over by {call.name}")
         for out in tensors_of(call.out):
             order = [dim for dim in range(x.dim()) if out.dim() == x.dim() or dim not in dims]
             if len(order) == out.dim():
@@ -94,10 +96,10 @@ RULES = {
     aten._upsample_bilinear2d_aa: spatial(2),
     aten.upsample_bicubic2d: spatial(2),
     aten.upsample_trilinear3d: spatial(3),
-    aten.mean: reduction(),
+    aten.mean: reduction(statistic=True),
     aten.sum: reduction(),
-    aten.amax: reduction(),
-    aten.amin: reduction(),
+    aten.amax: reduction(statistic=True),
+    aten.amin: reduction(statistic=True),
     aten.max: reduction(),
     aten.min: reduction(),
     aten.argmax: reduction(),
@@ -105,12 +107,12 @@ RULES = {
     aten.prod: reduction(),
     aten.any: reduction(),
     aten.all: reduction(),
-    aten.var: reduction(),
-    aten.std: reduction(),
-    aten.var_mean: reduction(),
-    aten.std_mean: reduction(),
+    aten.var: reduction(statistic=True),
+    aten.std: reduction(statistic=True),
+    aten.var_mean: reduction(statistic=True),
+    aten.std_mean: reduction(statistic=True),
     aten.logsumexp: reduction(),
-    aten.linalg_vector_norm: reduction(2),
+    aten.linalg_vector_norm: reduction(2, statistic=True),
     aten._softmax: along(),
     aten._log_softmax: along(),
     aten._safe_softmax: along(),
