@@ -27,14 +27,15 @@ ORDER = (
     "report",
     "cli",
 )
-EVERY_PART = {*LEAVES, *ORDER, "testing"}
+EVERY_PART = {*LEAVES, *ORDER, "testing", "__main__"}
 SURFACE = ""
 """The package itself: `from secateur import watch`."""
 
 MAY_IMPORT = LEAVES | {part: {*LEAVES, *ORDER[:place]} for place, part in enumerate(ORDER)}
 MAY_IMPORT["cli"] |= {SURFACE}
-MAY_IMPORT["testing"] = {SURFACE, *EVERY_PART} - {"cli"}
-MAY_IMPORT[SURFACE] = EVERY_PART - {"cli", "testing"}
+MAY_IMPORT["testing"] = {SURFACE, *EVERY_PART} - {"cli", "__main__"}
+MAY_IMPORT[SURFACE] = EVERY_PART - {"cli", "testing", "__main__"}
+MAY_IMPORT["__main__"] = set[str]()  # it starts secateur_program, as the installed command does
 
 
 def part_of(file: Path) -> str:

@@ -145,6 +145,7 @@ def test_trials_leave_the_network_as_found() -> None:
         check_left_as_found(model, lambda model=model: secateur.watch(model, torch.zeros(TOKENS)))
 
 
+@pytest.mark.filterwarnings("ignore::secateur.store.FactoryNeededWarning")
 def test_followed_attributes_are_kept_in_files(tmp_path) -> None:
     """A network whose attributes followed a cut comes back from its file, and can be cut again."""
     model, x = randomise(Embedded(Heads)), torch.randn(TOKENS)

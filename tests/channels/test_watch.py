@@ -328,3 +328,21 @@ def test_only_shapes_of_an_example_matter(dtype):
 
     assert widths(channels) == widths(secateur.watch(small(), IMAGE))
     assert not channels.notes
+
+
+def test_the_text_of_channels_is_a_short_summary():
+    """Groups and units, the largest groups, what stays and mostly why, operators without a rule: at most a dozen lines."""
+    deep = nn.Sequential(*(nn.Linear(width, width + 1) for width in range(3, 20)))
+    unknown = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), Sorted())
+
+    said = str(secateur.watch(deep, torch.zeros(1, 3))).splitlines()
+    other = str(secateur.watch(unknown, IMAGE))
+
+    assert said[:2] == ["16 groups, 184 units that can go", "  15 (Linear): 19 units"]
+    assert said[6:] == [
+        "  and 11 smaller groups",
+        "3 axes stay; most common reason (2): reaches the network's output",
+    ]
+    assert other.startswith("0 groups, 0 units that can go\n")
+    assert other.endswith("\noperators without a rule: aten.histc")
+    assert len(said) + 1 <= 12

@@ -47,7 +47,7 @@ def asked(file, out, *, data="digits", drop=5):
 @pytest.mark.parametrize("drop", [-1, 100, "nan"])
 def test_a_bound_out_of_range_is_refused(refused, base, tmp_path, drop):
     """A bound below 0, of 100 points or more, or not a number, is refused before anything is read."""
-    assert "max_drop" in refused(*asked(base, tmp_path / "out", drop=drop))
+    assert "--max-drop cannot be" in refused(*asked(base, tmp_path / "out", drop=drop))
     assert not (tmp_path / "out").exists()
 
 
@@ -108,6 +108,24 @@ def test_fewer_classes_than_outputs_are_refused(refused, npz, base, tmp_path):
 
     assert "10 classes" in said
     assert "3" in said
+
+
+def test_a_split_that_differs_is_shown_with_the_others(refused, npz, tmp_path):
+    """Examples of another shape in one file are refused with the shapes of all, so that nobody is blamed wrongly."""
+
+    def narrow(arrays) -> None:
+        arrays["train"]["x"] = arrays["train"]["x"][..., :7, :7]
+
+    said = refused("train", "digits-net", "--data", npz(spoil=narrow), "--out", tmp_path / "out")
+
+    assert "[1, 7, 7] in train, [1, 7, 7] in validation, [1, 8, 8] in test" in said
+
+
+def test_a_network_of_other_outputs_is_refused_without_a_word_of_names(refused, tmp_path):
+    """What was not given is not said to have been: the classes are the data's."""
+    said = refused("train", "digits-net", "--arg", "classes=4", "--data", "digits", "--out", tmp_path / "out")
+
+    assert "tells 4 classes apart, and there are 10 classes by name; take a network with 10 outputs" in said
 
 
 @pytest.mark.parametrize("command", ["reduce", "evaluate", "train"])

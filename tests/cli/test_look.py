@@ -5,7 +5,6 @@ from importlib import metadata
 
 import pytest
 
-from secateur.cli import main
 from secateur.data import names
 
 
@@ -103,11 +102,25 @@ def test_the_version_is_said(secateur):
     assert secateur("--version").out == f"secateur {metadata.version('secateur')}\n"
 
 
-def test_help_lists_the_commands(capsys):
-    """Without a command, the commands are listed."""
-    assert main(["--help"]) == 0
-    shown = capsys.readouterr().out
-    assert all(name in shown for name in ("train", "reduce", "watch", "evaluate", "report", "load", "data"))
+def test_help_lists_the_commands(secateur, monkeypatch):
+    """Without a command, too, the commands are listed, each in one whole line, on terminals of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    asked, bare = secateur("--help"), secateur()
+
+    listed = asked.out.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == [
+        "train",
+        "reduce",
+        "watch",
+        "evaluate",
+        "report",
+        "load",
+        "data",
+    ]
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+    assert asked == bare
+    assert (asked.code, asked.err) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +134,27 @@ def test_help_lists_the_commands(capsys):
         (["reduce"], "name"),
         (["train", "digits-net", "--out", "x"], "--data"),
         (["train", "digits-net", "--data", "digits"], "--out"),
+        (["train", "digits-net", "--data", "digits", "--out", "x", "--lr", "0"], "error: --lr cannot be"),
+        (
+            ["train", "digits-net", "--data", "digits", "--out", "x", "--validation", "9999"],
+            "--validation 9999",
+        ),
+        (
+            [
+                "train",
+                "digits-net",
+                "--data",
+                "digits",
+                "--out",
+                "x",
+                "--epochs",
+                "1",
+                "--warmup-epochs",
+                "2",
+            ],
+            "--warmup-epochs (2) is longer than --epochs (1)",
+        ),
+        (["reduce", "x", "--finish-epochs", "0"], "--finish-epochs"),
         (["watch", "lenet5", "--input-shape", "3x32"], "3,224,224"),
         (["watch", "lenet5", "--arg", "classes"], "classes=26"),
         (["train", "lenet5", "--arg", "clases=3", "--data", "digits", "--out", "x"], "classes"),

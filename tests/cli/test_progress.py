@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from secateur import data, networks
-from secateur.cli.progress import ReduceProgress, TrainProgress
+from secateur.cli.progress import ReduceProgress, TrainProgress, doing
 from secateur.evaluate import Drop
 from secateur.methods import ReduceSettings, Step
 from secateur.train import EpochRecord
@@ -82,3 +82,26 @@ def test_a_training_shows_epoch_accuracy_and_time_left(capsys):
     assert lines[1].endswith("left")
     assert "epoch 3 of 4" in shown(progress)
     assert "34/68" in shown(progress)
+
+
+def test_what_begins_is_one_line_or_a_passing_one(monkeypatch, capsys):
+    """Elsewhere than on a terminal a line is left; on one it goes when the step is done. Names do not steer either."""
+    with doing("loading \x1b[31mmnist"):
+        assert capsys.readouterr().err == "loading  [31mmnist …\n"
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with doing("loading mnist"):
+        pass
+    assert "\x1b[2K" in capsys.readouterr().err
+
+
+def test_between_candidates_the_next_cuts_are_tried(progress):
+    """Before the first candidate and after each the block says what goes on, not what went on."""
+    assert "trying the next cuts" in shown(progress)
+    progress.candidate(1, "conv2", 32, 16, 5)
+    assert "trying the next cuts" not in shown(progress)
+
+    progress.step(step(accepted=False))
+
+    assert "trying the next cuts" in shown(progress)
+    assert "conv2" not in shown(progress)

@@ -241,3 +241,33 @@ def test_nothing_removed_is_an_error_with_the_reason(secateur, base, tmp_path):
     assert "Nothing was removed: none of 1 candidates stayed within the bound (nearest: " in last
     assert "A wider bound" in last
     assert {"model.safetensors", "report.html"} <= {file.name for file in out.iterdir()}
+
+
+def test_a_bound_that_is_too_narrow_is_said_at_once(secateur, base, tmp_path):
+    """Before the first candidate stands what a bound below the sampling error asks of each, and in the report again."""
+    out = tmp_path / "small"
+
+    said = secateur(
+        "reduce", base, "--data", "digits", "--max-drop", 0.5, "--out", out, "--max-iterations", 1, "--epochs", 1,
+    )  # fmt: skip
+
+    lines = said.err.splitlines()
+    (note,) = (line for line in lines if line.startswith("note: "))
+    assert "only if it gets at least 4 more of them right than before" in note
+    assert lines.index(note) < next(at for at, line in enumerate(lines) if line.startswith("   1 "))
+    assert note.removeprefix("note: ") in read(out).notes
+
+
+def test_each_step_that_takes_time_is_said_as_it_starts(secateur, base, tmp_path):
+    """Loading, reading, looking and writing leave a line each on the error stream, before the candidates and after."""
+    said = secateur(
+        "reduce", base, "--data", "digits", "--max-drop", 5, "--out", tmp_path / "small", "--max-iterations", 1,
+        "--epochs", 1,
+    )  # fmt: skip
+
+    assert [line for line in said.err.splitlines() if line.endswith(" …")] == [
+        "loading digits …",
+        f"reading {base / 'model.safetensors'} …",
+        "looking at the network …",
+        "writing the report …",
+    ]

@@ -29,7 +29,9 @@ def test_a_network_is_trained_saved_and_described(secateur, tmp_path):
     assert f"{accuracy:.2f}" in said.out
     assert "40,618" in said.out
     assert str(file) in said.out
-    assert f"secateur reduce {file} --data digits" in said.out
+    assert f"secateur reduce {file} --data digits --max-drop 2 --out" in said.out
+    assert "loading digits …\nbuilding digits-net …\n" in said.err
+    assert "testing and writing …" in said.err
 
 
 def test_options_override_the_recipe(secateur, tmp_path):
@@ -112,6 +114,23 @@ def test_a_user_s_network_and_data_are_found_where_one_stands(secateur, tmp_path
     assert "--allow" in shown.err
     for kept in (file, "cut/model.safetensors"):
         assert "shape [6]" in secateur("watch", kept, "--allow", "own_parts").out
+
+
+def test_the_suggestion_trusts_the_network_s_own_package(secateur, tmp_path, monkeypatch):
+    """A network from a package of the user's and data from elsewhere: the command that is suggested runs as it stands."""
+    (tmp_path / "own_net.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    said = secateur("train", "own_net:net", *FEW, "--out", "net")
+    _, command = said.out.strip().rsplit("secateur ", 1)
+    again = secateur(*command.split(), "--max-iterations", 1, "--epochs", 1, "--max-drop", 60)
+
+    assert "--allow own_net" in command
+    assert again.code == 0, again.err
 
 
 def test_training_with_other_options_does_not_resume(refused, base):

@@ -84,7 +84,7 @@ def test_batch_size_is_checked_at_once():
         (torch.zeros(3, 3), torch.zeros(2, dtype=torch.int64), "there are 3 inputs but 2 labels"),
         (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), "there are no examples"),
         (torch.zeros(2, 0), torch.zeros(2, dtype=torch.int64), "there are no examples"),
-        (torch.zeros(2, 3), torch.tensor([0, -1]), "label -1 is negative; count classes from 0"),
+        (torch.zeros(2, 3), torch.tensor([0, -1]), "label -1 is negative (example 1 of 2, counted from 0)"),
     ],
 )
 def test_what_is_no_split(inputs, targets, message):
@@ -164,11 +164,11 @@ def test_input_shape_is_one_example():
 
 
 def test_shapes_must_agree():
-    """Parts of different shapes are refused by name."""
-    with pytest.raises(
-        DataError, match=re.escape("toy: test examples have shape [3] but training examples have [2]")
-    ):
-        Splits("toy", split(), split(), split(shape=(3,)), ("a", "b", "c"))
+    """Parts of different shapes are refused with the shape of each, so that it does not matter which one is wrong."""
+    message = "toy: the splits' examples differ in shape ([3] in train, [2] in validation, [2] in test)"
+
+    with pytest.raises(DataError, match=re.escape(message)):
+        Splits("toy", split(shape=(3,)), split(), split(), ("a", "b", "c"))
 
 
 def test_every_label_needs_a_class():

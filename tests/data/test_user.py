@@ -201,7 +201,7 @@ def with_nan(x, y):
         (lambda x, y: (x[:0], y[:0]), "train: there are no examples"),
         (
             lambda x, y: (x[:, :2], y),
-            r"validation examples have shape \[3\] but training examples have \[2\]",
+            r"differ in shape \(\[2\] in train, \[3\] in validation, \[3\] in test\)",
         ),
         (lambda x, y: (x.astype("U"), y), "train: the inputs are <U.*; give real numbers"),
         (lambda x, y: (x * 1j, y), "train: the inputs are complex128; give real numbers"),

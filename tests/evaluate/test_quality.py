@@ -92,7 +92,7 @@ def test_unfit_input_is_refused(setting, toy):
         evaluate(model, toy(torch.zeros(4, 3), data.targets[:4]))
     with pytest.raises(DataError, match="0 to 9"):
         evaluate(model, toy(data.inputs[:2], torch.tensor([0, 9])))
-    with pytest.raises(DataError, match="2 class names"):
+    with pytest.raises(DataError, match="tells 6 classes apart, and there are 2 classes by name"):
         evaluate(model, data, classes=("a", "b"))
     with pytest.raises(SettingsError, match="batch_size"):
         evaluate(model, data, batch_size=0)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from secateur.data import Split, Splits
 from secateur.evaluate import paired_drop
 from secateur.methods import ReduceSettings
-from secateur.methods.judge import Judge
+from secateur.methods.judge import Judge, bound_with_room, least_bound, too_narrow
 
 
 class Right(nn.Module):
@@ -55,7 +58,7 @@ def test_with_a_confidence_the_upper_limit_counts_and_without_it_the_drop() -> N
 
     assert math.isclose(verdict.drop.points, 4.0)
     assert verdict.accuracy == 96.0
-    assert certain.limit(verdict) == verdict.drop.upper > 5.0
+    assert certain.limit(verdict, best=100.0) == verdict.drop.upper > 5.0
     assert not certain.within(verdict, best=100.0)
     assert measured.within(measured.look(candidate), best=100.0)
 
@@ -68,6 +71,7 @@ def test_counted_from_the_best_the_bound_moves_with_it() -> None:
     assert judge.within(verdict, best=100.0)
     assert judge.within(verdict, best=101.0)
     assert not judge.within(verdict, best=101.5)
+    assert math.isclose(judge.limit(verdict, best=101.5), 5.5)
 
 
 def test_training_examples_guard_where_validation_comes_in_groups() -> None:
@@ -104,3 +108,35 @@ def test_groups_widen_the_limit() -> None:
     wrong[192:] = False
     assert math.isclose(verdict.drop.upper, paired_drop(right, wrong, groups=persons).upper)
     assert verdict.drop.upper > paired_drop(right, wrong).upper
+
+
+@given(
+    examples=st.integers(5, 3000), bound=st.floats(0.0, 20.0), confidence=st.sampled_from([0.0, 0.8, 0.95])
+)
+@settings(deadline=None)
+def test_a_bound_is_too_narrow_where_nothing_unchanged_holds_it(
+    examples: int, bound: float, confidence: float
+) -> None:
+    """What is said of a narrow bound is so: it takes that many more right answers, and one fewer does not do."""
+
+    def upper(gained: int) -> float:
+        after = torch.ones(examples, dtype=torch.bool)
+        before = after.clone()
+        before[:gained] = False
+        return paired_drop(before, after, confidence=confidence or 0.95).upper
+
+    said = too_narrow(examples, ReduceSettings(max_drop=bound, confidence=confidence))
+
+    assert (said is None) == (confidence == 0 or upper(0) <= bound + 1e-9)
+    if said is not None:
+        found = re.search(r"at least (\d+) more", said)
+        needed = int(found[1]) if found else examples + 1
+        assert upper(needed - 1) > bound
+        assert found is None or upper(needed) <= bound + 1e-9
+
+
+def test_the_bound_that_is_suggested_can_be_held() -> None:
+    """The sampling error takes at most half of the bound that is suggested, and more than half of the next smaller."""
+    assert [bound_with_room(examples) for examples in (10_000, 700, 360, 250, 150)] == [0.5, 1, 2, 3, 5]
+    assert least_bound(360, confidence=0.95) <= 2 / 2 < 2 * least_bound(360, confidence=0.95)
+    assert bound_with_room(3) == 5

@@ -162,3 +162,20 @@ def test_costs_in_the_history_are_those_of_the_candidates(digits: Splits, net: n
     assert step.accepted
     total = CostModel(watch(search.model, digits.train.inputs[:1])).total()
     assert (total.parameters, total.macs) == (step.parameters, step.macs)
+
+
+def test_what_is_hopeless_is_counted_as_the_bound_is(digits: Splits, net: nn.Module) -> None:
+    """Where drops count from the best accuracy so far, a candidate that is within the bound of the first is given up, too."""
+    steady = TrainSettings(epochs=4, lr=1e-6, momentum=0.0, batch_size=400)
+    settings = ReduceSettings.as_printed(
+        90.0, retrain=steady, criterion="l1", layers=("dense1",), max_iterations=1, give_up_early=True
+    )
+    from_first, from_best = Search(net, digits, settings), Search(net, digits, settings)
+    from_best.state.best = 1000.0  # no network comes near
+
+    kept, given_up = from_first.step(), from_best.step()
+
+    assert (kept.accepted, kept.epochs) == (True, 4)
+    assert (given_up.accepted, given_up.epochs) == (False, 2)
+    beyond = float(given_up.reason.split()[0])
+    assert beyond == pytest.approx(1000.0 - given_up.accuracy, abs=0.01)

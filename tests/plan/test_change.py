@@ -94,6 +94,18 @@ def test_anything_else_is_no_plan(text):
         Plan.from_json(text)
 
 
+def test_a_plan_s_text_counts_units():
+    """What a plan removes are units of groups, however many positions each has, and one is one."""
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(3 * 36, 2))
+    channels = secateur.watch(net, torch.zeros(1, 1, 8, 8))
+
+    one, two = (plan_for(channels, [change_of(channels.groups[0], np.arange(left))]) for left in (2, 1))
+
+    assert str(one).startswith("1 group, 1 unit removed: ")
+    assert str(two).startswith("1 group, 2 units removed: ")
+    assert repr(channels) == "Channels(1 group, 3 units)"
+
+
 def test_damaged_plans_are_refused():
     """A group whose members do not fit its width cannot be read."""
     channels = secateur.watch(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), torch.zeros(1, 3))

@@ -115,6 +115,17 @@ def _classes() -> tuple[ClassChange, ...]:
     )  # fmt: skip
 
 
+def untouched() -> dict[str, object]:
+    """The fields of a report of the same network when every candidate was rejected."""
+    report = sample()
+    zero = Change(points=0.0, low=0.0, high=0.0)
+    refused = tuple(step.model_copy(update={"accepted": False}) for step in report.iterations)
+    bound = Bound.judge(max_drop=MAX_DROP, reference=REFERENCE, validation=zero, test=zero, unchanged=True)
+    same = tuple(one.model_copy(update={"after": one.before, "change": 0.0}) for one in report.classes)
+    changes = {"validation_change": zero, "test_change": zero, "classes": same}
+    return {"after": report.before, "iterations": refused, "bound": bound, **changes}
+
+
 def sample(**changes: object) -> Report:
     """A LeNet-5 on MNIST reduced over 30 iterations, as it might look; ``changes`` replace fields."""
     steps = _iterations()

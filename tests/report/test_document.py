@@ -81,3 +81,24 @@ def test_an_unchanged_accuracy_is_said_with_what_it_may_have_lost() -> None:
 
     assert "did not change, by at most" not in bound.statement
     assert "at most 0.89" in bound.statement
+
+
+def test_of_an_unchanged_network_only_that_is_said() -> None:
+    """No bound is said to have held or not where nothing was removed; the limits of such a change are zero."""
+    zero = Change(points=0.0, low=0.0, high=0.0)
+
+    bound = Bound.judge(max_drop=0.5, reference=99.0, validation=zero, test=zero, unchanged=True)
+
+    assert bound.statement == "The network is unchanged, so no accuracy was lost."
+    assert (bound.held_on_validation, bound.held_on_test) == (True, True)
+
+
+def test_the_worst_class_is_one_that_fell() -> None:
+    """The class that fell most; none where none fell."""
+    report = sample()
+    assert report.worst_class is not None
+    assert report.worst_class.name == "9"
+
+    risen = tuple(one.model_copy(update={"change": abs(one.change)}) for one in report.classes)
+
+    assert sample(classes=risen).worst_class is None

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.report.sample import sample
+from tests.report.sample import sample, untouched
 
 from secateur.errors import StoreError
 from secateur.report import read, render, write
@@ -86,6 +86,26 @@ def test_names_are_escaped() -> None:
 
     assert evil not in page
     assert "&lt;script&gt;" in page
+
+
+def test_the_page_says_which_figure_is_what() -> None:
+    """Beneath the figures and above the candidates stands which drop is measured and which is the upper limit."""
+    words = Words(render(sample())).words
+
+    assert "the measured change in points, then its [lower, upper] confidence limits" in words
+    assert "Measured drop" in words
+    assert "Upper limit" in words
+
+
+def test_the_page_of_an_unchanged_network_says_so() -> None:
+    """Where nothing was removed, the page says that and neither praises the bound nor names a class."""
+    words = Words(render(sample(**untouched()))).words
+
+    assert "LeNet-5 on MNIST is unchanged: nothing was removed." in words
+    assert "✗ Nothing removed" in words
+    assert "No class fell on test." in words
+    assert "Bound held" not in words
+    assert "least favoured class" not in words
 
 
 def test_the_same_report_gives_the_same_page() -> None:

@@ -167,3 +167,18 @@ def test_a_run_s_report_goes_into_its_folder(net, digits, tmp_path):
     assert read(tmp_path / "run") == report
     sizes = {file.name: file.bytes for file in report.files}
     assert sizes["model.safetensors"] == (tmp_path / "run" / "model.safetensors").stat().st_size
+
+
+def test_a_reduction_that_removed_nothing_is_unchanged(net, digits):
+    """The report of a network that no candidate replaced says that it is unchanged, without limits of what it lost."""
+    result = secateur.reduce(
+        net, digits, max_drop=0.0, criterion="random", compensate="none", max_iterations=1, rounds=1,
+        retrain=train.TrainSettings(epochs=1, lr=1e-6),
+    )  # fmt: skip
+
+    report = report_of(result, data=digits)
+
+    assert not result.removed
+    assert report.unchanged
+    assert (report.test_change.low, report.validation_change.low) == (0.0, 0.0)
+    assert report.bound.statement.startswith("The network is unchanged")

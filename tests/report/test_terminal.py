@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from rich.console import Console
-from tests.report.sample import sample
+from tests.report.sample import sample, untouched
 
 from secateur.report import summary
 from secateur.report.document import FixedAxis
@@ -54,3 +54,29 @@ def test_what_was_watched_is_listed_with_reasons() -> None:
 
     for word in ("conv1", "Conv2d", "426", "out.weight", "reaches the output", "aten.odd"):
         assert word in text
+
+
+@pytest.mark.parametrize("confidence", [True, False])
+def test_the_summary_says_which_figure_is_what(confidence: bool) -> None:
+    """Beneath the changes stands which figure is measured, which are limits, and which the bound is held against."""
+    bound = sample().bound
+    said = " ".join(
+        printed(
+            summary(sample(bound=bound if confidence else bound.model_copy(update={"confidence": None})))
+        ).split()
+    )
+
+    assert "the measured change in points, then its [lower, upper] confidence limits (95 % each)" in said
+    against = "the lower limit on validation" if confidence else "the measured change."
+    assert f"The bound is held against {against}" in said
+
+
+def test_an_unchanged_network_is_said_to_be_unchanged() -> None:
+    """Where nothing was removed, nothing is said of bounds that held, nor of a least favoured class."""
+    said = " ".join(printed(summary(sample(**untouched()))).split())
+
+    assert "LeNet-5 on MNIST is unchanged: nothing was removed." in said
+    assert "The network is unchanged, so no accuracy was lost." in said
+    assert " held on" not in said
+    assert "Least favoured class" not in said
+    assert "Least favoured class" in printed(summary(sample()))

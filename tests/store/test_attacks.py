@@ -20,6 +20,8 @@ from secateur.errors import FileFormatError, StoreError, UntrustedImportError
 from secateur.networks import build
 from secateur.store import load, read_description, save
 
+pytestmark = pytest.mark.filterwarnings("ignore::secateur.store.FactoryNeededWarning")
+
 ONE_SENTENCE = re.compile(r"[^\n]+[;.] [^\n]+")
 
 

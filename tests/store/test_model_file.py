@@ -16,7 +16,16 @@ from torch import nn
 from secateur.channels.inputs import keep_inputs
 from secateur.errors import FileFormatError, ModelError, SettingsError, StoreError
 from secateur.networks import build, origin_of
-from secateur.store import load, model_snapshot, read_description, restore_model, save
+from secateur.store import (
+    FactoryNeededWarning,
+    load,
+    model_snapshot,
+    read_description,
+    restore_model,
+    save,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::secateur.store.FactoryNeededWarning")
 
 
 def small():
@@ -283,6 +292,19 @@ def test_without_origin_a_factory_is_asked_for(tmp_path):
 
     with pytest.raises(FileFormatError, match="does not say how to build its network; pass factory="):
         load(tmp_path / "a.safetensors")
+
+
+def test_a_file_that_needs_a_factory_is_warned_of(tmp_path, recwarn):
+    """Saving a network that no name builds says at once how it will load, and is done; with a name nothing is said."""
+    with pytest.warns(
+        FactoryNeededWarning, match=r"Linear is built.* only with factory=;.*networks\.build\("
+    ):
+        save(small(), tmp_path / "a.safetensors")
+    save(small(), tmp_path / "b.safetensors", factory="mypackage.nets:small")
+    save(build("lenet5"), tmp_path / "c.safetensors")
+
+    assert len(list(tmp_path.iterdir())) == 3
+    assert not recwarn.list
 
 
 def test_factory_must_make_a_network(tmp_path):

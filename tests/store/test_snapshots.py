@@ -154,6 +154,7 @@ def test_name_is_used_once(tmp_path):
         snapshots.put("s1", {}, {}, parent="none")
 
 
+@pytest.mark.filterwarnings("ignore::secateur.store.FactoryNeededWarning")
 def test_model_file_is_no_snapshot(tmp_path):
     """A model file that lies among the snapshots is refused."""
     from torch import nn

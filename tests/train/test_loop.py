@@ -302,8 +302,10 @@ def test_unfit_data_is_refused_with_shapes(digits, network, toy):
         (toy(torch.zeros(0, 1, 8, 8), labels[:0]), "no examples"),
     ]
     for data, words in cases:
-        with pytest.raises(DataError, match=words):
+        with pytest.raises(DataError, match=f"the training split: .*{words}"):
             fit(model, data, None, QUICK)
+        with pytest.raises(DataError, match=f"the validation split: .*{words}"):
+            fit(model, digits[0], data, QUICK)
     with pytest.raises(DataError, match=r"gave shape \(1, 6, 8, 8\)"):
         fit(model[:1], digits[0], None, QUICK)
 

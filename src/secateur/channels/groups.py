@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -22,6 +23,9 @@ Role = Literal["write", "carry", "read", "input"]
 ``read``: its columns consume the channel (the next layer's weight, axis 1).
 ``input``: the network's own input, where its features may be removed.
 """
+
+_LISTED = 5
+"""Groups and operators that a summary names."""
 
 INPUT = "input"
 """The name under which the network's input appears as a tensor."""
@@ -194,4 +198,25 @@ class Channels:
         return sum(group.width for group in self.groups)
 
     def __repr__(self) -> str:
-        return f"Channels({len(self.groups)} groups, {sum(g.width for g in self.groups)} channels)"
+        return f"Channels({_counted(len(self.groups), 'group')}, {_counted(self.units(), 'unit')})"
+
+    def __str__(self) -> str:
+        """A short summary: the largest groups, how much stays and mostly why, and operators without a rule."""
+        lines = [f"{_counted(len(self.groups), 'group')}, {_counted(self.units(), 'unit')} that can go"]
+        largest = sorted(self.groups, key=lambda group: group.width, reverse=True)[:_LISTED]
+        lines += [f"  {group.name} ({group.kind}): {_counted(group.width, 'unit')}" for group in largest]
+        if len(self.groups) > _LISTED:
+            lines.append(f"  and {_counted(len(self.groups) - _LISTED, 'smaller group')}")
+        if self.fixed:
+            reason, often = Counter(one.reason for one in self.fixed).most_common(1)[0]
+            stay = _counted(len(self.fixed), "axis stays", "axes stay")
+            lines.append(f"{stay}; most common reason ({often:,}): {reason}")
+        if self.unknown_ops:
+            named = ", ".join([*self.unknown_ops][:_LISTED])
+            more = len(self.unknown_ops) - _LISTED
+            lines.append(f"operators without a rule: {named}{f' and {more} more' if more > 0 else ''}")
+        return "\n".join(lines)
+
+
+def _counted(count: int, what: str, several: str = "") -> str:
+    return f"{count:,} {what if count == 1 else several or f'{what}s'}"

@@ -130,9 +130,9 @@ def rule(
         >>> net = Wired(lambda m, x: m.b(swish(m.a(x))), a=nn.Linear(8, 6), b=nn.Linear(6, 2))
         >>> with rule("docs::swish", acts_on_each_element):
         ...     secateur.watch(net, torch.zeros(1, 8))
-        Channels(1 groups, 6 channels)
+        Channels(1 group, 6 units)
         >>> secateur.watch(net, torch.zeros(1, 8))
-        Channels(0 groups, 0 channels)
+        Channels(0 groups, 0 units)
     """
     if isinstance(operator, type) and issubclass(operator, (nn.Module, torch.autograd.Function)):
         table, key, name, known = LEAVES, operator, operator.__name__, operator in LEAVES

@@ -13,6 +13,7 @@ from torch import Tensor
 from secateur.channels import watch
 from secateur.cli import options as o
 from secateur.cli import show
+from secateur.cli.progress import doing
 from secateur.cli.sources import Source, data_options, open_data, open_network, trusted
 from secateur.cost import Cost, CostModel
 from secateur.data import Split, Splits
@@ -63,7 +64,8 @@ def evaluate(
 
 def _measured(source: Source, data: Splits, split: str) -> tuple[Evaluation, Cost]:
     examples: Split = data.parts()[split]
-    found = evaluate_on(source.model, examples, classes=data.classes)
+    with doing(f"evaluating {source.file}"):
+        found = evaluate_on(source.model, examples, classes=data.classes)
     return found, CostModel(watch(source.model, examples.inputs[:1])).total()
 
 

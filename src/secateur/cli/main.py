@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -17,7 +18,7 @@ from secateur.cli.reduce import reduce
 from secateur.cli.report import report
 from secateur.cli.train import train
 from secateur.cli.watch import watch
-from secateur.errors import SecateurError
+from secateur.errors import NothingToCutError, SecateurError, SettingsError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -28,7 +29,6 @@ _Misuse = cast("type[Exception]", typer.BadParameter.__mro__[2])
 app = typer.Typer(
     name="secateur",
     help="Cut trained networks down to what they need, within an accuracy bound that you set.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -51,8 +51,16 @@ def _program(
     """Cut trained networks down to what they need, within an accuracy bound that you set."""
 
 
-for _command in (train, reduce, watch, evaluate, report, load, data):
-    app.command()(_command)
+for _command, _in_short in (
+    (train, "Train a network on data."),
+    (reduce, "Cut a trained network within a bound on its accuracy."),
+    (watch, "Show what belongs together, and what stays and why."),
+    (evaluate, "Measure a saved network, or compare two."),
+    (report, "Show a reduction's report, and write it again."),
+    (load, "Say what a saved network is."),
+    (data, "List the data sets, or look at one."),
+):
+    app.command(short_help=_in_short)(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,13 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "" not in sys.path and os.getcwd() not in sys.path:  # noqa: PTH109
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
     run = cast("Any", app)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = run(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        code = run(words or ["--help"], standalone_mode=False)
     except _Misuse as error:
         message: str = cast("Any", error).format_message()
         return _say(
             f"{message.rstrip('.')}; `secateur --help` and `secateur COMMAND --help` say what there is"
         )
+    except (SettingsError, NothingToCutError) as error:
+        return _say(_as_options(str(error)))
     except SecateurError as error:
         return _say(str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -89,6 +100,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _as_options(message: str) -> str:
+    """A message about settings with their names as a command line has them: ``max_drop`` is ``--max-drop`` there.
+
+    Names are known by what stands around them (quoted after "option", a value behind them) or by an underscore inside, so
+    that words such as "keep", and paths, are left alone.
+
+    >>> _as_options("option 'lr' cannot be 0; last_share (0.7) is above first_share (0.64) in a/max_drop/b, keep it")
+    '--lr cannot be 0; --last-share (0.7) is above --first-share (0.64) in a/max_drop/b, keep it'
+    """
+    commands: dict[str, Any] = cast("Any", typer.main.get_command(app)).commands
+    flags = {
+        parameter.name: max(parameter.opts, key=len)
+        for command in commands.values()
+        for parameter in command.params
+        if parameter.opts[0].startswith("-")
+    }
+    alone, inside = r"(?<![\w./\\-])", r"(?![\w./\\-])"
+    name, long = (
+        f"(?P<name>{'|'.join(words)})" for words in (flags, [word for word in flags if "_" in word])
+    )
+    for pattern, after in (
+        (rf"(?:training )?option '{name}'", ""),
+        (rf"{alone}{name}=True", ""),
+        (rf"{alone}{name}=(?=[-\d'])", " "),
+        (rf"{alone}{name}(?= \(-?\d)", ""),
+        (rf"{alone}{long}{inside}", ""),
+    ):
+        message = re.sub(pattern, lambda found, after=after: flags[found["name"]] + after, message)
+    return message
 
 
 def _say(message: str) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,8 +19,28 @@ from secateur.cost import CostModel
 from secateur.data import Splits
 from secateur.evaluate import Drop
 from secateur.methods import ReduceSettings, Step
+from secateur.methods.judge import too_narrow
 from secateur.report import text
 from secateur.train import EpochRecord
+
+_CHOOSING: Final = "trying the next cuts without retraining"
+
+
+@contextmanager
+def doing(words: str) -> Generator[None]:
+    """Say what begins, so that nothing is silent: on a terminal for as long as it lasts, elsewhere as a line.
+
+    Args:
+        words: What begins, such as "loading mnist".
+    """
+    console = Console(stderr=True, highlight=False)
+    said = Text(f"{text.plain(words)} …")
+    if console.is_terminal:
+        with console.status(said):
+            yield
+    else:
+        console.print(said, soft_wrap=True)
+        yield
 
 
 class _Shown:
@@ -89,6 +110,8 @@ class TrainProgress(_Shown):
             f"epoch {record.epoch} of {self._epochs}: {reached}loss {record.train_loss:.4f},"
             f" {text.duration(record.seconds)}, about {left} left"
         )
+        if self._done == self._epochs:
+            self.line("testing and writing …")
 
     def block(self) -> RenderableType:
         """The bar of all steps."""
@@ -112,7 +135,8 @@ class ReduceProgress(_Shown):
     ) -> None:
         """Prepare to show a reduction of a network; ``steps`` are those that an interrupted run has done."""
         super().__init__()
-        cost = CostModel(watch(model, data.train.inputs[:1])).total()
+        with doing("looking at the network"):
+            cost = CostModel(watch(model, data.train.inputs[:1])).total()
         self._settings = settings
         self._before = self._now = (cost.parameters, cost.macs)
         self._tried = len(steps)
@@ -120,10 +144,13 @@ class ReduceProgress(_Shown):
         self._accepted = len(accepted)
         if accepted:
             self._now = (int(accepted[-1]["parameters"]), int(accepted[-1]["macs"]))
-        self._title = "looking at the network"
+        self._title = _CHOOSING
         self._judged = ""
         self._progress = _bar()
         self._task = self._progress.add_task("", total=None, visible=False)
+        narrow = too_narrow(len(data.validation), settings)
+        if narrow is not None:
+            self.line(f"note: {narrow}")
         if steps:
             self.line(f"going on after {len(steps)} candidates, {self._accepted} of them accepted")
 
@@ -153,6 +180,8 @@ class ReduceProgress(_Shown):
     def step(self, step: Step) -> None:
         """A candidate was accepted or rejected."""
         self._tried += 1
+        self._title, self._judged = _CHOOSING, ""
+        self._progress.update(self._task, visible=False)
         if step.accepted:
             self._accepted += 1
             self._now = (step.parameters, step.macs)

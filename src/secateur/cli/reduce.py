@@ -11,7 +11,7 @@ from torch import nn
 
 from secateur.cli import options as o
 from secateur.cli import show
-from secateur.cli.progress import ReduceProgress
+from secateur.cli.progress import ReduceProgress, doing
 from secateur.cli.runs import about, folder_of, kept, required, stored_run
 from secateur.cli.sources import Source, data_options, open_data, open_network, trusted
 from secateur.data import Splits
@@ -77,7 +77,7 @@ def reduce(
         float | None, typer.Option(help="Each further round retrains so many times as long.")
     ] = None,
     finish_epochs: Annotated[
-        int | None, typer.Option(help="Train what a round accepted for so long.")
+        int | None, typer.Option(help="Train what a round accepted for so long.", min=1)
     ] = None,
     epochs: o.Epochs = None,
     lr: o.Rate = None,
@@ -135,9 +135,10 @@ def _resumed(network: str | None, out: Path | None, asked: Mapping[str, Any]) ->
 
 
 def _reported(result: ReduceResult, unreduced: nn.Module, splits: Splits, noted: Mapping[str, Any]) -> None:
-    report = write_report(
-        result, data=splits, network=noted["spec"], unreduced=unreduced, command=noted["command"]
-    )
+    with doing("writing the report"):
+        report = write_report(
+            result, data=splits, network=noted["spec"], unreduced=unreduced, command=noted["command"]
+        )
     show.reduced(report, result.folder)
     if not result.removed:
         raise NothingToCutError(

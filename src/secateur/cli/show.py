@@ -9,9 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
+from secateur.cli.sources import allowance
 from secateur.data import Splits
 from secateur.evaluate import Evaluation
+from secateur.methods.judge import bound_with_room
 from secateur.methods.training import TrainResult
+from secateur.networks import origin_of
 from secateur.report import ClassRow, Report, accuracy_of, evaluation, summary, text
 from secateur.report.html import DOCUMENT, PAGE
 
@@ -48,7 +51,10 @@ def trained(result: TrainResult, data: Splits, named: Mapping[str, Any]) -> None
     out.print(f"\nThe network: {result.file} ({size})", soft_wrap=True)
     same = [word for key in _DATA if key in named for word in (f"--{key.replace('_', '-')}", str(named[key]))]
     small = f"{result.file.parent}-small"
-    again = ["secateur", "reduce", str(result.file), *same, "--max-drop", "0.5", "--out", small]
+    origin = origin_of(result.model)
+    same += [] if origin is None else allowance(origin.spec, str(named["data"]))
+    bound = f"{bound_with_room(len(data.validation)):g}"
+    again = ["secateur", "reduce", str(result.file), *same, "--max-drop", bound, "--out", small]
     out.print(f"Make it smaller: {shlex.join(again)}", soft_wrap=True)
 
 

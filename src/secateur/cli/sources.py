@@ -9,13 +9,14 @@ from typing import Any, cast
 
 from torch import nn
 
+from secateur.cli.progress import doing
 from secateur.data import Splits
 from secateur.data import load as load_data
 from secateur.errors import SettingsError, UntrustedImportError
 from secateur.methods import MODEL_FILE
 from secateur.networks import Origin, build, input_shape_of, names, origin_of
 from secateur.store import load, read_description
-from secateur.store.trust import WEIGHT_OPTIONS
+from secateur.store.trust import MODULES, WEIGHT_OPTIONS, within
 
 _FILE_ENDINGS = frozenset({".bin", ".ckpt", ".onnx", ".pkl", ".pt", ".pth", ".safetensors"})
 
@@ -78,12 +79,14 @@ def open_network(
     """
     file = _file_named(named)
     if file is None:
-        model = build(named, seed=seed, **(arguments or {}))
+        with doing(f"building {named}"):
+            model = build(named, seed=seed, **(arguments or {}))
         return Source(model, _without_weights(Origin(named, dict(arguments or {})), model))
     if arguments:
         raise SettingsError(f"{file} says itself how its network is built; leave --arg out")
     described = read_description(file)
-    model = _loaded(file, described.origin, allow)
+    with doing(f"reading {file}"):
+        model = _loaded(file, described.origin, allow)
     origin = origin_of(model)
     if origin is None:
         raise SettingsError(
@@ -116,7 +119,8 @@ def open_data(
     named: str, *, data_dir: Path | str | None = None, seed: int = 0, validation: float | None = None
 ) -> Splits:
     """Load the data of a command line; see `secateur.data.load`."""
-    return load_data(named, data_dir=data_dir, seed=seed, validation=validation)
+    with doing(f"loading {named}"):
+        return load_data(named, data_dir=data_dir, seed=seed, validation=validation)
 
 
 def data_options(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,6 +130,19 @@ def data_options(asked: Mapping[str, Any]) -> dict[str, Any]:
         "seed": asked.get("data_seed", 0),
         "validation": asked.get("validation"),
     }
+
+
+def allowance(spec: str, data: str) -> list[str]:
+    """What a command line must add so that a file of such a network is read, where its code is the user's own.
+
+    >>> allowance("pkg.nets:small", "digits"), allowance("own:net", "own:splits"), allowance("timm:resnet18", "digits")
+    (['--allow', 'pkg'], [], [])
+    """
+    module, colon, _ = spec.partition(":")
+    known = (*MODULES, "torchvision", "timm", *trusted(None, data))
+    if not colon or within(module, known):
+        return []
+    return ["--allow", module.partition(".")[0]]
 
 
 def trusted(allow: Sequence[str] | None, data: str | None) -> list[str]:

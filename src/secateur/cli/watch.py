@@ -14,6 +14,7 @@ from secateur.channels import Channels
 from secateur.channels import watch as watch_network
 from secateur.cli import options as o
 from secateur.cli import show
+from secateur.cli.progress import doing
 from secateur.cli.sources import Source, open_network
 from secateur.cost import CostModel
 from secateur.errors import SettingsError
@@ -59,7 +60,8 @@ def watch(
     source = open_network(network, arguments=o.arguments(arg or ()), allow=allow or ())
     shape = o.shape(input_shape) if input_shape else _known_shape(source, network)
     example = torch.zeros(1, *shape)
-    channels = watch_network(source.model, example, inputs=inputs)
+    with doing(f"watching {network}"):
+        channels = watch_network(source.model, example, inputs=inputs)
     if as_json:
         print(json.dumps(_document(network, shape, channels, _rows(channels)), indent=2))
         return
@@ -67,9 +69,10 @@ def watch(
     if groups:
         _table(network, shape, channels)
     else:
-        structure = structure_of(
-            source.model, channels, calls(source.model, example), network=network, input_shape=shape
-        )
+        with doing("looking at its layers"):
+            structure = structure_of(
+                source.model, channels, calls(source.model, example), network=network, input_shape=shape
+            )
         if html is not None:
             written = write_structure(structure, html)
             out.print(

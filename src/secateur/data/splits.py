@@ -64,7 +64,10 @@ class Split:
             raise DataError("there are no examples; give at least one")
         _check_finite(self.inputs)
         if int(self.targets.min()) < 0:
-            raise DataError(f"label {int(self.targets.min())} is negative; count classes from 0")
+            raise DataError(
+                f"label {int(self.targets.min())} is negative (example {int(self.targets.argmin())} of {len(self.targets)},"
+                " counted from 0); count classes from 0"
+            )
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -197,13 +200,13 @@ class Splits:
     notes: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
+        shapes = {part: list(split.inputs.shape[1:]) for part, split in self.parts().items()}
+        if any(shape != list(self.input_shape) for shape in shapes.values()):
+            found = ", ".join(f"{shape} in {part}" for part, shape in shapes.items())
+            raise DataError(
+                f"{self.name}: the splits' examples differ in shape ({found}); give all splits the same shape"
+            )
         for part, split in self.parts().items():
-            shape = tuple(split.inputs.shape[1:])
-            if shape != self.input_shape:
-                raise DataError(
-                    f"{self.name}: {part} examples have shape {list(shape)} but training examples have "
-                    f"{list(self.input_shape)}; give all splits the same shape"
-                )
             highest = int(split.targets.max())
             if highest >= len(self.classes):
                 raise DataError(

@@ -165,6 +165,8 @@ def _call(spec: str) -> object:
         ) from error
     try:
         return factory()
+    except DataError as error:
+        raise type(error)(f"{spec}: {error}") from error
     except SecateurError:
         raise
     except Exception as error:

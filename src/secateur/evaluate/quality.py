@@ -123,7 +123,8 @@ def evaluate(
         width = check_fit(model, split, device=where)
         if classes and len(classes) != width:
             raise DataError(
-                f"{len(classes)} class names were given, the network tells {width} classes apart; give one name a class"
+                f"the network tells {width} classes apart, and there are {len(classes)} classes by name; take a network with"
+                f" {len(classes)} outputs, or data whose classes are the network's"
             )
         answers = logits(model, split.inputs, batch_size=batch_size, device=where).cpu()
     finally:

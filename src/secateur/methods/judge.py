@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor, nn
 
 from secateur.data import Split, Splits
 from secateur.evaluate import Drop, Evaluation, evaluate, paired_drop
+from secateur.evaluate.change import upper_bound
 from secateur.methods.seeds import seed_for
 from secateur.methods.settings import ReduceSettings
 
@@ -17,6 +19,9 @@ GUARDS = 10_000
 
 _SHOWN = 0.95
 """The confidence of the limits that are reported where the bound is on the drop as measured."""
+
+_BOUNDS = (0.5, 1, 2, 3, 5)
+"""What is suggested as a bound, in points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +82,73 @@ class Judge:
             guard = 100.0 * float(lost)
         return Verdict(100.0 * float(correct[:count].double().mean()), drop, guard, loss)
 
-    def limit(self, verdict: Verdict) -> float:
-        """What is held against the bound: the greater of the validation drop (its upper limit) and the guard's."""
+    def limit(self, verdict: Verdict, best: float) -> float:
+        """What is held against the bound: the greater of the validation drop (its upper limit) and the guard's.
+
+        ``best`` is the best validation accuracy so far, in percent. Where drops are counted from it, the limit is as much
+        greater as it lies above the unreduced network's: the allowance for sampling stays the same.
+        """
         limit = self.settings.limit(verdict.drop)
-        return limit if verdict.guard is None else max(limit, verdict.guard)
+        if verdict.guard is not None:
+            limit = max(limit, verdict.guard)
+        if self.settings.reference == "best":
+            limit += best - verdict.accuracy - verdict.drop.points
+        return limit
 
     def within(self, verdict: Verdict, best: float) -> bool:
-        """Whether a candidate is within the bound; ``best`` is the best validation accuracy so far, in percent."""
-        limit = self.limit(verdict)
-        if (
-            self.settings.reference == "best"
-        ):  # counted from the best so far, with the same allowance for sampling
-            limit += best - verdict.accuracy - verdict.drop.points
-        return limit <= self.settings.max_drop + 1e-9
+        """Whether a candidate is within the bound; ``best`` as for :meth:`limit`."""
+        return self.limit(verdict, best) <= self.settings.max_drop + 1e-9
+
+
+def least_bound(examples: int, *, confidence: float) -> float:
+    """The upper limit of the drop, in points, of a network that answers so many examples exactly as before.
+
+    No narrower bound can be held without answering *more* of them right.
+
+    Example:
+        >>> round(least_bound(360, confidence=0.95), 2)
+        0.89
+    """
+    same = torch.ones(examples, dtype=torch.bool)
+    return paired_drop(same, same, confidence=confidence or _SHOWN).upper
+
+
+def bound_with_room(examples: int) -> float:
+    """A bound, in points, that so many validation examples can hold: the sampling error takes half of it at most.
+
+    Example:
+        >>> bound_with_room(360), bound_with_room(10_000)
+        (2, 0.5)
+    """
+    # The error is that of an unchanged network's drop: what is left, half of the bound or more, may really be lost.
+    least = least_bound(examples, confidence=_SHOWN)
+    return next((bound for bound in _BOUNDS if least <= bound / 2), _BOUNDS[-1])
+
+
+def too_narrow(examples: int, settings: ReduceSettings) -> str | None:
+    """What a bound asks of every candidate that is narrower than the sampling error of so many examples; else None.
+
+    Example:
+        >>> print(too_narrow(360, ReduceSettings(max_drop=1.0)))
+        None
+        >>> too_narrow(360, ReduceSettings(max_drop=0.5))[-108:]
+        'only if it gets at least 4 more of them right than before; widen the bound or give more validation examples.'
+    """
+    bound, confidence = settings.max_drop, settings.confidence
+    if not confidence or least_bound(examples, confidence=confidence) <= bound + 1e-9:
+        return None
+    # With a net gain of g the limit is least where none is lost; groups, a guard or the best so far only add to it.
+    z = NormalDist().inv_cdf(confidence)
+    gain = next(
+        (g for g in range(1, examples + 1) if 100 * upper_bound(0, g, examples, z=z) <= bound + 1e-9), None
+    )
+    then = "no candidate can be" if gain is None else "a candidate is"
+    only = "" if gain is None else f" only if it gets at least {gain} more of them right than before"
+    return (
+        f"The bound of {bound:g} point{'' if bound == 1 else 's'} is narrower than the sampling error of {examples:,} validation examples"
+        f" ({least_bound(examples, confidence=confidence):.2f} points at {confidence * 100:g} %, also where every answer stays"
+        f" the same), so that {then} accepted{only}; widen the bound or give more validation examples."
+    )
 
 
 def _sample(train: Split, seed: int) -> Split:

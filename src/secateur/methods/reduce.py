@@ -21,6 +21,7 @@ from secateur.data import Splits
 from secateur.data import load as load_data
 from secateur.errors import DataError, ModelError, RunError, SettingsError
 from secateur.evaluate import evaluate, paired_drop
+from secateur.methods.judge import too_narrow
 from secateur.methods.layers import layers_of
 from secateur.methods.listener import Listener
 from secateur.methods.potential import check_choice
@@ -293,6 +294,7 @@ class _Reduction:
         validation_after = evaluate(after, data.validation, classes=data.classes)
         channels = self.search.watched(before)
         layers, notes = layers_of(channels, before, after)
+        narrow = filter(None, [too_narrow(len(data.validation), settings)])
         result = ReduceResult(
             model=after,
             history=tuple(self.history),
@@ -311,7 +313,7 @@ class _Reduction:
             settings=settings,
             seconds=seconds,
             folder=None if self.folder is None else self.folder.path,
-            notes=(*notes, *_left_alone(self.search.unseen, settings), *_remarks(self.history)),
+            notes=(*narrow, *notes, *_left_alone(self.search.unseen, settings), *_remarks(self.history)),
         )
         self._save(result)
         return result

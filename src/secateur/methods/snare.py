@@ -288,7 +288,7 @@ class Search:
         def enough(record: EpochRecord) -> bool:
             found = self.judge.verdict(record.correct)
             self.listener.epoch(record, found.drop)
-            history.append(self.judge.limit(found))
+            history.append(self.judge.limit(found, self.state.best))
             if not stop:
                 return False
             if self.settings.accept_early and self.judge.within(found, self.state.best):
@@ -392,7 +392,7 @@ class Search:
         if found.guard is not None and found.guard > self.settings.limit(found.drop):
             return f"{found.guard:.2f} points lost on training examples, beyond {bound}"
         most = " at most" if self.settings.confidence else ""
-        return f"{self.settings.limit(found.drop):.2f} points lost{most}, beyond {bound}"
+        return f"{self.judge.limit(found, self.state.best):.2f} points lost{most}, beyond {bound}"
 
 
 def unseen(model: nn.Module, channels: Channels, train: Split, settings: ReduceSettings) -> Mapping[str, str]:

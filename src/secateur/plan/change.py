@@ -136,7 +136,7 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [
-            f"{len(self.changes)} groups, {self.removed:,} channels removed:"
+            f"{_counted(len(self.changes), 'group')}, {_counted(self.removed, 'unit')} removed:"
             f" {self.before.parameters:,} -> {self.after.parameters:,} parameters,"
             f" {self.before.macs:,} -> {self.after.macs:,} MACs"
         ]
@@ -186,6 +186,10 @@ class Plan:
             if isinstance(error, PlanError):
                 raise
             raise PlanError(f"this is not a plan: {type(error).__name__}: {error}") from error
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _cost_document(cost: Cost) -> dict[str, int]:

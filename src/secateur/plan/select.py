@@ -275,7 +275,7 @@ def plan(
         >>> channels = secateur.watch(net, torch.zeros(1, 8))
         >>> scores = secateur.score(net, channels, "l1")
         >>> print(plan(channels, scores, remove=0.5))
-        1 groups, 3 channels removed: 68 -> 35 parameters, 60 -> 30 MACs
+        1 group, 3 units removed: 68 -> 35 parameters, 60 -> 30 MACs
           0: 6 -> 3
           stays: 0.weight[1]: reads an axis of the input
           stays: 2.weight[0], 2.bias[0]: reaches the network's output

@@ -130,6 +130,7 @@ class Bound(Value):
         validation: Change,
         test: Change | None,
         with_sampling_error: bool = True,
+        unchanged: bool = False,
     ) -> Self:
         """Decide whether a bound held, and say so.
 
@@ -142,6 +143,7 @@ class Bound(Value):
             validation: The change on the validation split.
             test: The change on the test split, where there is one.
             with_sampling_error: Whether the bound was set on the upper limit of the drop.
+            unchanged: Whether the network is the one that was given.
 
         Example:
             >>> validation = Change.of_drop(0.25, upper=0.5)
@@ -149,23 +151,24 @@ class Bound(Value):
             >>> bound.held_on_validation, bound.held_on_test
             (True, None)
             >>> bound.statement
-            'On validation the accuracy fell by 0.25 points, and at most 0.50 were lost with 95 % confidence: within the bound of 0.5 points. There is no test split.'
+            'On validation the measured accuracy fell by 0.25 points; at most 0.50 were lost with 95 % confidence (upper limit): within the bound of 0.5 points. There is no test split.'
         """
         compared = -validation.low if with_sampling_error else -validation.points
         on_validation = compared <= max_drop
         on_test = None if test is None else -test.points <= max_drop
         limit = ""
         if with_sampling_error:
-            limit = f", and at most {max(compared, 0.0):.2f} were lost with {validation.confidence * 100:g} % confidence"
+            sure = f"with {validation.confidence * 100:g} % confidence (upper limit)"
+            limit = f"; at most {max(compared, 0.0):.2f} were lost {sure}"
         words = [
-            f"On validation the accuracy {_moved(validation.points)}{limit}: "
+            f"On validation the measured accuracy {_moved(validation.points)}{limit}: "
             f"{_within(on_validation)} the bound of {in_points(max_drop)}."
         ]
         if test is None:
             words.append("There is no test split.")
         else:
             words.append(
-                f"On test, read once, it {_moved(test.points)}: {_within(-test.points <= max_drop)} the bound."
+                f"On test, read once, the measured accuracy {_moved(test.points)}: {_within(-test.points <= max_drop)} the bound."
             )
         return cls(
             max_drop=max_drop,
@@ -173,7 +176,7 @@ class Bound(Value):
             reference=reference,
             held_on_validation=on_validation,
             held_on_test=on_test,
-            statement=" ".join(words),
+            statement="The network is unchanged, so no accuracy was lost." if unchanged else " ".join(words),
         )
 
 
@@ -360,8 +363,15 @@ class Report(Value):
 
     @property
     def worst_class(self) -> ClassChange | None:
-        """The class whose accuracy changed least favourably; the first of equals."""
-        return min(self.classes, key=lambda one: one.change, default=None)
+        """The class whose accuracy fell most, the first of equals; None where none fell."""
+        fallen = [one for one in self.classes if one.change < 0]
+        return min(fallen, key=lambda one: one.change, default=None)
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the network is the one that was given, because no candidate was accepted."""
+        same = self.after.parameters == self.before.parameters and self.after.macs == self.before.macs
+        return same and not any(step.accepted for step in self.iterations)
 
     def to_json(self) -> str:
         """The document as JSON text, with its format and version; the same report gives the same text."""

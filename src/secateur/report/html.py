@@ -37,6 +37,7 @@ def render(report: Report) -> str:
         "script": script,
         "digest": digest_of(script),
         "verdict": text.verdict(report),
+        "how_to_read": text.how_to_read(report),
         "panels": charts.panels(report),
         "iteration_ticks": charts.iteration_ticks(report),
         "classes": charts.classes(report),
@@ -99,7 +100,9 @@ def _details(report: Report, index: int) -> dict[str, str | int | bool]:
         "width": f"{text.integer(step.width_before)} → {text.integer(step.width_after)}",
         "removed": f"{text.integer(step.removed)} of {text.integer(step.width_before)} ({text.share(step.share)} asked)",
         "accuracy": text.percent(step.accuracy),
-        "drop": f"{step.drop:.2f} points, at most {step.drop_upper:.2f}".replace("-", text.MINUS),
+        "drop": f"{step.drop:.2f} points measured, upper limit {step.drop_upper:.2f}".replace(
+            "-", text.MINUS
+        ),
         "parameters": f"{text.integer(step.parameters)} (÷ {text.factor(report.before.parameters, step.parameters)})",
         "macs": f"{text.integer(step.macs)} (÷ {text.factor(report.before.macs, step.macs)})",
         "effort": f"{step.epochs:g} epochs, {text.duration(step.seconds)}",

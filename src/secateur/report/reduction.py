@@ -40,7 +40,7 @@ from secateur.report.document import (
     in_points,
 )
 from secateur.report.html import write
-from secateur.store import save
+from secateur.store.model_file import write_model
 
 _FILES: Final = {
     MODEL_FILE: "the reduced network",
@@ -83,7 +83,8 @@ def report_of(
     """
     settings = result.settings
     name = network or _name_of(result.model)
-    validation, test = _change(result.validation_drop), _change(result.test_drop)
+    drops = result.validation_drop, result.test_drop
+    validation, test = (_change(drop, unchanged=not result.removed) for drop in drops)
     sizes = _sizes(result, unreduced)
     asked = settings.model_dump(mode="json", exclude={"max_drop", "confidence", "seed"})
     return Report(
@@ -99,6 +100,7 @@ def report_of(
             validation=validation,
             test=test,
             with_sampling_error=settings.confidence > 0,
+            unchanged=not result.removed,
         ),
         before=_figures(result.cost_before, sizes[0], result.evaluation_before, result.test_before),
         after=_figures(result.cost_after, sizes[1], result.evaluation_after, result.test_after),
@@ -183,7 +185,9 @@ def _fixed(result: ReduceResult) -> tuple[FixedAxis, ...]:
     )
 
 
-def _change(drop: Drop) -> Change:
+def _change(drop: Drop, *, unchanged: bool) -> Change:
+    if unchanged:  # on whatever data: there is nothing to be unsure of
+        return Change(points=0.0, low=0.0, high=0.0, confidence=drop.confidence)
     return Change.of_drop(drop.points, upper=drop.upper, confidence=drop.confidence)
 
 
@@ -207,7 +211,7 @@ def _sizes(result: ReduceResult, unreduced: nn.Module | None) -> tuple[int, int]
 def _saved_size(model: nn.Module) -> int:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / MODEL_FILE
-        save(model, file)
+        write_model(model, file, origin=origin_of(model))
         return file.stat().st_size
 
 

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from secateur.report import charts, text
 from secateur.report.document import Accuracy, ClassChange, FixedAxis, Report
+from secateur.report.text import plain as _plain
 
 _BAR: Final = 14
 _SHOWN: Final = 12
@@ -90,6 +91,7 @@ def summary(report: Report) -> RenderableType:
         Text(_plain(text.verdict(report))),
         Text(),
         _figures(report),
+        Text(text.how_to_read(report), style="dim"),
     ]
     if report.layers:
         parts += [Text(), _layers(report)]
@@ -296,8 +298,3 @@ def _table(first: str, *others: str) -> Table:
 def _indented(line: str, *, by: int = 2) -> Padding:
     """Text with a margin, also where it wraps."""
     return Padding(Text(line), (0, 0, 0, by))
-
-
-def _plain(line: str) -> str:
-    """Text from outside without characters that steer a terminal."""
-    return "".join(character if character.isprintable() else " " for character in line)

@@ -38,6 +38,15 @@ def short(value: float) -> str:
     return f"{value:g}"
 
 
+def plain(line: str) -> str:
+    r"""Text from outside without characters that steer a terminal.
+
+    >>> plain("a\x1b[31mb")
+    'a [31mb'
+    """
+    return "".join(character if character.isprintable() else " " for character in line)
+
+
 def size(value: int) -> str:
     """A number of bytes with a decimal prefix.
 
@@ -134,6 +143,8 @@ def setting(value: JsonValue) -> str:
 
 def verdict(report: Report) -> str:
     """The result in one sentence."""
+    if report.unchanged:
+        return f"{report.network} on {report.data.name} is unchanged: nothing was removed."
     split, _, _, change = report.headline
     smaller = factor(report.before.parameters, report.after.parameters)
     if report.after.parameters < report.before.parameters and smaller != "–":
@@ -158,3 +169,15 @@ def verdict(report: Report) -> str:
     if not kept:
         return f"{result} {cost}; {limit} did not hold {' or '.join(broken)}."
     return f"{result} {cost}; {limit} held {' and '.join(kept)} but not {' or '.join(broken)}."
+
+
+def how_to_read(report: Report) -> str:
+    """Which figure of a change of accuracy is measured, which are limits, and which of them the bound is about."""
+    sure = f"{report.validation_change.confidence * 100:g}{NARROW}%"
+    held = "the measured change"
+    if report.bound.confidence is not None:
+        held = "the lower limit on validation (what may be lost at most) and the measured change on test"
+    return (
+        f"Accuracy: the measured change in points, then its [lower, upper] confidence limits ({sure} each)."
+        f" The bound is held against {held}."
+    )

@@ -13,6 +13,7 @@ from rich.tree import Tree
 
 from secateur.report import text
 from secateur.report.structure import VERBS, Layer, Part, Structure
+from secateur.report.text import plain as _plain
 
 _NAMED: Final = 2
 """Groups named at a layer before the rest are counted."""
@@ -220,8 +221,3 @@ def _reasons(structure: Structure, reasons: Mapping[str, int]) -> Iterator[Text]
         axes = [f"{axis.tensor}[{axis.axis}]" for axis in structure.fixed if axis.reason == reason]
         more = f" and {len(axes) - _AXES} more axes" if len(axes) > _AXES else ""
         yield Text(f"[{number}] {_plain(reason)}: {_plain(', '.join(axes[:_AXES]))}{more}")
-
-
-def _plain(line: str) -> str:
-    """Text from outside without characters that steer a terminal."""
-    return "".join(character if character.isprintable() else " " for character in line)

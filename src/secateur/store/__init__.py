@@ -1,6 +1,7 @@
 """Files: reduced networks, run folders with journal and snapshots. Tensors and JSON, never pickle."""
 
 from secateur.store.atomic import write_atomic as write_atomic
+from secateur.store.model_file import FactoryNeededWarning as FactoryNeededWarning
 from secateur.store.model_file import ModelFile as ModelFile
 from secateur.store.model_file import load as load
 from secateur.store.model_file import read_description as read_description
@@ -10,6 +11,7 @@ from secateur.store.state import model_snapshot as model_snapshot
 from secateur.store.state import restore_model as restore_model
 
 __all__ = [
+    "FactoryNeededWarning",
     "ModelFile",
     "RunFolder",
     "load",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -24,6 +25,10 @@ FORMAT = 1
 
 _BUILT_FROM_WEIGHTS = ("image_size", "transform_input")
 """Attributes that torchvision derives from the weights it is asked for."""
+
+
+class FactoryNeededWarning(UserWarning):
+    """A saved network's file does not say how the network is built, so that only `load` with ``factory=`` reads it."""
 
 
 class ModelDocument(Strict):
@@ -74,7 +79,8 @@ def save(
         path: Where to write, ending in ``.safetensors``.
         factory: What builds the unreduced network, as for `secateur.networks.build`: a registered name,
             ``torchvision:NAME``, ``timm:NAME`` or ``package.module:callable``. Default: what built this network, if
-            `secateur.networks.build` or `load` did; otherwise nothing is recorded, and `load` must be given a factory.
+            `secateur.networks.build` or `load` did; otherwise nothing is recorded, `load` must be given a factory, and a
+            `FactoryNeededWarning` says so.
         arguments: Keyword arguments of `factory`, JSON values.
         evaluation: Figures to keep with the network, JSON values.
         history: How it came about, JSON values.
@@ -98,12 +104,32 @@ def save(
     Source:
         The container is safetensors, https://github.com/huggingface/safetensors.
     """
+    origin = _origin(model, factory, arguments)
+    write_model(model, path, origin=origin, evaluation=evaluation, history=history)
+    if origin is None:
+        warnings.warn(
+            f"{path} does not say how its {type(model).__name__} is built, so that it can be loaded only with factory=;"
+            " build the network with secateur.networks.build('package.module:factory'), or give save factory=, and the"
+            " file loads by itself",
+            FactoryNeededWarning,
+            stacklevel=2,
+        )
+
+
+def write_model(
+    model: nn.Module,
+    path: str | PathLike[str],
+    *,
+    origin: Origin | None,
+    evaluation: Mapping[str, Any] | None = None,
+    history: Sequence[Any] | None = None,
+) -> None:
+    """Write a network's file as `save` does, without a word where it does not say how the network is built."""
     target = Path(path)
     if target.suffix != ".safetensors":
         raise SettingsError(
             f"cannot save to {target}: the name of a model file ends in .safetensors; rename it"
         )
-    origin = _origin(model, factory, arguments)
     tensors, state = describe(model, origin=origin)
     document = {
         "format": FORMAT,

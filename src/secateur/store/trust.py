@@ -92,7 +92,7 @@ def check_origin(origin: Origin, *, path: Path, allow: Sequence[str]) -> None:
         )
     module, name = parts.groups()
     allowed = (allow,) if isinstance(allow, str) else tuple(allow)
-    if not _within(module, (*MODULES, *allowed)):
+    if not within(module, (*MODULES, *allowed)):
         package = module.partition(".")[0]
         raise UntrustedImportError(
             f"{path} asks for code from {spec!r}, and {package!r} is not trusted; if you trust it, say"
@@ -101,7 +101,8 @@ def check_origin(origin: Origin, *, path: Path, allow: Sequence[str]) -> None:
     _check_target(_imported(module, name, spec, path), spec, path=path, allowed=allowed)
 
 
-def _within(module: str, packages: Sequence[str]) -> bool:
+def within(module: str, packages: Sequence[str]) -> bool:
+    """Whether a module is one of some packages or lies in one."""
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
@@ -118,7 +119,7 @@ def _check_target(target: Any, spec: str, *, path: Path, allowed: Sequence[str])
     """What a trusted module merely imported from elsewhere is not trusted with it."""
     home = str(getattr(target, "__module__", ""))
     is_network = inspect.isclass(target) and issubclass(target, nn.Module)
-    if _within(home, allowed) or (is_network and _within(home, MODULES)):
+    if within(home, allowed) or (is_network and within(home, MODULES)):
         return
     raise UntrustedImportError(
         f"{path} asks for {spec!r}, which is not a network defined in a trusted module (it comes from"

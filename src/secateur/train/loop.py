@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from secateur.errors import ModelError, SettingsError
+from secateur.errors import DataError, ModelError, SettingsError
 from secateur.train.augment import make_augmenter
 from secateur.train.conditions import (
     batches,
@@ -155,9 +155,9 @@ class _Run:
     ) -> None:
         from lightning_fabric import Fabric  # noqa: PLC0415  takes longer to import than a short run trains
 
-        self.classes = check_fit(model, train, device=device)
+        self.classes = _classes_of(model, train, "training", device)
         if validation is not None:
-            check_fit(model, validation, device=device)
+            _classes_of(model, validation, "validation", device)
         self.model, self.settings, self.seed, self.device, self.penalty = (
             model,
             settings,
@@ -376,3 +376,11 @@ class _Run:
         if chosen and chosen.validation_accuracy is not None and chosen.validation_loss is not None:
             self.best_key = (chosen.validation_accuracy, -chosen.validation_loss)
         self.best = {name: t.to(self.device).clone() for name, t in state.part("best").items()} or None
+
+
+def _classes_of(model: nn.Module, examples: Examples, split: str, device: torch.device) -> int:
+    """The number of classes, as `check_fit` has it; complaints say which split they are about."""
+    try:
+        return check_fit(model, examples, device=device)
+    except DataError as error:
+        raise DataError(f"the {split} split: {error}") from error
