@@ -247,3 +247,80 @@ def random_plan(channels: Channels, *, ratio: float, seed: int) -> Plan:
 def nets_and_plans(**options: Any) -> st.SearchStrategy[tuple[Case, float, int]]:
     """A random network, a share that goes, and a seed for which."""
     return st.tuples(networks(**options), st.sampled_from([0.1, 0.3, 0.5, 0.75, 0.9]), st.integers(0, 2**16))
+
+
+class Skip(nn.Module):
+    """A branch around which the input is carried, in the ways in which people write it."""
+
+    def __init__(self, kind: str, branch: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.kind, self.branch, self.other = kind, branch, other
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        if self.kind == "in place":
+            x += self.branch(x)
+            return x
+        if self.kind == "two branches":
+            x = x + self.branch(x)
+            return x + self.other(x)
+        if self.kind == "gated":
+            return x + self.branch(x) * self.other(x.mean((2, 3), keepdim=True)).sigmoid()
+        if self.kind == "rectified":
+            return (x + self.branch(x)).relu()
+        if self.kind == "projected":
+            return self.other(x) + self.branch(x)
+        return x + gain * self.branch(x)
+
+
+class Skips(nn.Module):
+    """A stem, blocks of which some are called with a second argument, and a head."""
+
+    def __init__(self, stem: nn.Module, blocks: list[Skip], head: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.blocks, self.head = stem, nn.ModuleList(blocks), head
+        self.kinds = [block.kind for block in blocks]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for kind, block in zip(self.kinds, self.blocks, strict=True):
+            x = block(x, gain=0.5) if kind == "with an argument" else block(x)
+        return self.head(x.mean((2, 3)))
+
+
+SKIPS = ("plain", "in place", "two branches", "gated", "rectified", "projected", "with an argument")
+
+
+@st.composite
+def residual_networks(draw: Any) -> tuple[Case, tuple[str, ...]]:
+    """Random residual networks in float64, every number random, and the names of their blocks."""
+    width = draw(st.sampled_from([4, 6]))
+    rectified = draw(st.booleans())
+    stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU() if rectified else nn.Identity())
+    blocks: list[Skip] = []
+    expected: list[str] = []
+    for number, kind in enumerate(draw(st.lists(st.sampled_from(SKIPS), min_size=1, max_size=5))):
+        made = [_branch(draw, width) for _ in range(2)]
+        blocks.append(Skip(kind, *made))
+        if kind != "projected" and (kind != "rectified" or rectified):
+            expected.append(f"blocks.{number}")
+        rectified = kind == "rectified"
+    model = Skips(stem, blocks, nn.Linear(width, 3)).double()
+    seed = draw(st.integers(0, 2**16))
+    x = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return Case(randomise(model, seed).eval(), x), tuple(expected)
+
+
+def _branch(draw: Any, width: int) -> nn.Module:
+    inner, bias = draw(st.sampled_from([3, 5])), draw(st.booleans())
+    first = draw(st.sampled_from([nn.BatchNorm2d(width), nn.GroupNorm(width, width), nn.Identity()]))
+    middle = draw(
+        st.sampled_from([nn.ReLU(), nn.GELU(), nn.Sequential(nn.BatchNorm2d(inner), nn.Hardswish())])
+    )
+    last = nn.BatchNorm2d(width) if draw(st.booleans()) else nn.Identity()
+    return nn.Sequential(
+        first,
+        nn.Conv2d(width, inner, 3, padding=1, bias=bias),
+        middle,
+        nn.Conv2d(inner, width, 1, bias=bias),
+        last,
+    )

@@ -1,10 +1,23 @@
 """Secateur cuts trained PyTorch networks down to what they need, within an accuracy bound that you set."""
 
-from secateur.channels import follow, rule, watch
-from secateur.criteria import score
+from secateur.channels import blocks, follow, rule, watch
+from secateur.criteria import score, score_blocks
 from secateur.methods import reduce
-from secateur.plan import plan
+from secateur.plan import plan, plan_blocks
 from secateur.store import load, save
 from secateur.surgery import apply
 
-__all__ = ["apply", "follow", "load", "plan", "reduce", "rule", "save", "score", "watch"]
+__all__ = [
+    "apply",
+    "blocks",
+    "follow",
+    "load",
+    "plan",
+    "plan_blocks",
+    "reduce",
+    "rule",
+    "save",
+    "score",
+    "score_blocks",
+    "watch",
+]

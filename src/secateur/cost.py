@@ -8,13 +8,13 @@ activations and pooling do not. Operators without a rule are not counted and are
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.channels import INPUT, Channels, Group
+from secateur.channels import INPUT, Block, Channels, Group, tensors_gone
 
 Alive = NDArray[np.int64]
 """How many copies of each unit there are: none of a removed one, several of a widened one."""
@@ -107,14 +107,23 @@ class CostModel:
             )
         )
 
-    def kept(self, kept: Mapping[str, NDArray[np.int64]]) -> Cost:
-        """The cost when only these units of the named groups are left, a repeated one as often as it is named."""
-        return self.of(self.alive(kept))
+    def kept(self, kept: Mapping[str, NDArray[np.int64]], *, without: Iterable[Block] = ()) -> Cost:
+        """The cost when only these units of the named groups are left, a repeated one as often as it is named.
 
-    def of(self, alive: Alive) -> Cost:
-        """The cost with so many copies of each unit."""
+        Args:
+            kept: The units that are left, by group; groups that are not named stay as they are.
+            without: Blocks that are gone whole.
+        """
+        return self.of(self.alive(kept), without=without)
+
+    def of(self, alive: Alive, *, without: Iterable[Block] = ()) -> Cost:
+        """The cost with so many copies of each unit, and without some blocks."""
+        blocks = list(without)
+        gone, theirs = tensors_gone(blocks), {place for block in blocks for place in block.terms}
         parameters = buffers = size = 0
         for name, shape in self.channels.shapes.items():
+            if name in gone:
+                continue
             axes = self._tensors.get(name)
             numbers = math.prod(shape) if axes is None else math.prod(int(alive[axis].sum()) for axis in axes)
             size += numbers * self.channels.bytes_per_item[name]
@@ -124,7 +133,8 @@ class CostModel:
                 buffers += numbers
         macs = sum(
             term.count * math.prod(int(alive[axis].sum()) for axis in term.axes)
-            for term in self.channels.macs
+            for place, term in enumerate(self.channels.macs)
+            if place not in theirs
         )
         return Cost(parameters, buffers, round(macs), size)
 

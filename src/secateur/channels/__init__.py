@@ -1,8 +1,10 @@
 """Channels: what belongs together in a network, found by watching one forward pass."""
 
+from secateur.channels.blocks import Block, blocks, tensors_gone
 from secateur.channels.constraints import Constraints
 from secateur.channels.groups import INPUT, Attribute, Channels, Fixed, Group, MacsTerm, Member
 from secateur.channels.own import Added, follow, rule
+from secateur.channels.pass_through import PassThrough
 from secateur.channels.rules.elementwise import elementwise
 from secateur.channels.ties import Call, Labels, Ties
 from secateur.channels.watch import digest_of, watch
@@ -11,6 +13,7 @@ __all__ = [
     "INPUT",
     "Added",
     "Attribute",
+    "Block",
     "Call",
     "Channels",
     "Constraints",
@@ -19,10 +22,13 @@ __all__ = [
     "Labels",
     "MacsTerm",
     "Member",
+    "PassThrough",
     "Ties",
+    "blocks",
     "digest_of",
     "elementwise",
     "follow",
     "rule",
+    "tensors_gone",
     "watch",
 ]

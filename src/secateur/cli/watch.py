@@ -10,14 +10,15 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from secateur.channels import Channels
+from secateur.channels import Block, Channels
+from secateur.channels import blocks as blocks_of
 from secateur.channels import watch as watch_network
 from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.progress import doing
 from secateur.cli.sources import Source, open_network
 from secateur.cost import CostModel
-from secateur.errors import SettingsError
+from secateur.errors import ModelError, SettingsError
 from secateur.observe.calls import calls
 from secateur.report import (
     FixedAxis,
@@ -29,6 +30,9 @@ from secateur.report import (
     watched,
     write_structure,
 )
+
+_NAMED = 3
+"""Blocks that are named before the rest are counted."""
 
 
 def watch(
@@ -62,8 +66,11 @@ def watch(
     example = torch.zeros(1, *shape)
     with doing(f"watching {network}"):
         channels = watch_network(source.model, example, inputs=inputs)
+    with doing("looking for blocks"):
+        blocks, note = _blocks(source, channels, example)
     if as_json:
-        print(json.dumps(_document(network, shape, channels, _rows(channels)), indent=2))
+        found = _document(network, shape, channels, _rows(channels), blocks)
+        print(json.dumps({**found, "notes": [*channels.notes, *note]}, indent=2))
         return
     out = show.console()
     if groups:
@@ -80,8 +87,26 @@ def watch(
             )
         else:
             out.print(tree(structure, full=full))
-    for note in channels.notes:
-        out.print(f"Note: {note}", markup=False, soft_wrap=True)
+    if not note:
+        out.print(f"Blocks that can go whole: {_named(blocks)}", markup=False, soft_wrap=True)
+    for told in (*channels.notes, *note):
+        out.print(f"Note: {told}", markup=False, soft_wrap=True)
+
+
+def _blocks(source: Source, channels: Channels, example: Any) -> tuple[tuple[Block, ...], tuple[str, ...]]:
+    """The blocks; for a network that cannot be run on values a note that says so, since all else is known without."""
+    try:
+        return blocks_of(source.model, channels, example), ()
+    except ModelError as error:
+        return (), (f"no blocks were looked for: {error}",)
+
+
+def _named(blocks: tuple[Block, ...]) -> str:
+    """How many blocks there are, the first ones by name."""
+    if not blocks:
+        return "none"
+    more = f" and {len(blocks) - _NAMED} more" if len(blocks) > _NAMED else ""
+    return f"{len(blocks)} ({', '.join(block.name for block in blocks[:_NAMED])}{more})"
 
 
 def _table(network: str, shape: tuple[int, ...], channels: Channels) -> None:
@@ -126,7 +151,9 @@ def _fixed(channels: Channels) -> list[FixedAxis]:
     ]
 
 
-def _document(named: str, shape: tuple[int, ...], channels: Channels, rows: list[GroupRow]) -> dict[str, Any]:
+def _document(
+    named: str, shape: tuple[int, ...], channels: Channels, rows: list[GroupRow], blocks: tuple[Block, ...]
+) -> dict[str, Any]:
     model = CostModel(channels)
     total = model.total()
     return {
@@ -158,5 +185,14 @@ def _document(named: str, shape: tuple[int, ...], channels: Channels, rows: list
         ],
         "fixed": [one.model_dump() for one in _fixed(channels)],
         "unknown_ops": dict(channels.unknown_ops),
-        "notes": list(channels.notes),
+        "blocks": [
+            {
+                "name": block.name,
+                "kind": block.kind,
+                "groups": list(block.groups),
+                "parameters": block.parameters,
+                "macs": block.macs,
+            }
+            for block in blocks
+        ],
     }

@@ -1,5 +1,6 @@
 """Criteria: how much each channel matters."""
 
+from secateur.criteria.blocks import BlockCriterion, BlockScores, score_blocks
 from secateur.criteria.criterion import CRITERIA, Criterion, GroupFunction, Kernel, criterion_named, lift
 from secateur.criteria.normalise import Norm, normalised
 from secateur.criteria.score import Data, HasBatches, score
@@ -8,6 +9,8 @@ from secateur.criteria.view import View, rows
 
 __all__ = [
     "CRITERIA",
+    "BlockCriterion",
+    "BlockScores",
     "Criterion",
     "Data",
     "GroupFunction",
@@ -22,4 +25,5 @@ __all__ = [
     "normalised",
     "rows",
     "score",
+    "score_blocks",
 ]

@@ -1,5 +1,6 @@
 """Plans: what to cut, decided before anything moves."""
 
+from secateur.plan.blocks import plan_blocks
 from secateur.plan.budget import Budget, Bytes, Macs, Parameters
 from secateur.plan.change import ALL_READERS, Change, Mix, Plan
 from secateur.plan.compensate import compensate
@@ -21,6 +22,7 @@ __all__ = [
     "change_of",
     "compensate",
     "plan",
+    "plan_blocks",
     "plan_for",
     "why_nothing",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.channels import Group, Member
+from secateur.channels import Block, Group, Member
 from secateur.cost import Cost
 from secateur.errors import PlanError
 from secateur.plan.left import Left
@@ -109,6 +109,7 @@ class Plan:
         after: The cost after, exactly what the cut network has.
         left: The groups and tensor axes that stay whole, by reason.
         settings: Integers that modules keep, which follow the cut.
+        blocks: Blocks that go whole: their input goes on in their place.
     """
 
     digest: str
@@ -119,6 +120,7 @@ class Plan:
     after: Cost
     left: tuple[Left, ...] = ()
     settings: tuple[Setting, ...] = ()
+    blocks: tuple[Block, ...] = ()
 
     def __post_init__(self) -> None:
         for group, change in zip(self.groups, self.changes, strict=True):
@@ -127,7 +129,7 @@ class Plan:
 
     @property
     def removed(self) -> int:
-        """How many units go."""
+        """How many units go, those of whole blocks not counted."""
         return sum(len(change.removed) for change in self.changes)
 
     def change(self, group: str) -> Change | None:
@@ -135,12 +137,19 @@ class Plan:
         return next((change for change in self.changes if change.group == group), None)
 
     def __str__(self) -> str:
+        said = [_counted(len(self.blocks), "block")] if self.blocks else []
+        if self.changes or not self.blocks:
+            said += [_counted(len(self.changes), "group"), _counted(self.removed, "unit")]
         lines = [
-            f"{_counted(len(self.changes), 'group')}, {_counted(self.removed, 'unit')} removed:"
+            f"{', '.join(said)} removed:"
             f" {self.before.parameters:,} -> {self.after.parameters:,} parameters,"
             f" {self.before.macs:,} -> {self.after.macs:,} MACs"
         ]
         lines += [f"  {change.group}: {change.width} -> {len(change.take)}" for change in self.changes]
+        lines += [
+            f"  {block.name}: whole block, {block.parameters:,} parameters, {block.macs:,} MACs"
+            for block in self.blocks
+        ]
         lines += [f"  stays: {left}" for left in self.left]
         return "\n".join(lines)
 
@@ -157,6 +166,7 @@ class Plan:
                 "after": _cost_document(self.after),
                 "left": [{"names": list(left.names), "reason": left.reason} for left in self.left],
                 "settings": [asdict(setting) for setting in self.settings],
+                "blocks": [asdict(block) for block in self.blocks],
             },
             sort_keys=True,
         )
@@ -181,6 +191,7 @@ class Plan:
                 after=Cost(**document["after"]),
                 left=tuple(Left(tuple(one["names"]), one["reason"]) for one in document.get("left", [])),
                 settings=tuple(Setting(**entry) for entry in document.get("settings", [])),
+                blocks=tuple(_block(entry) for entry in document.get("blocks", [])),
             )
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, PlanError):
@@ -190,6 +201,13 @@ class Plan:
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _block(document: dict[str, Any]) -> Block:
+    found: dict[str, Any] = dict(document)
+    found["groups"], found["terms"] = tuple(found["groups"]), tuple(found["terms"])
+    found["closed_by"] = tuple(tuple(names) for names in found["closed_by"])
+    return Block(**found)
 
 
 def _cost_document(cost: Cost) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from secateur.channels import Channels
+from secateur.channels import Block, Channels, tensors_gone
 
 _NAMED = 3
 """Names listed for one reason before the rest are counted."""
@@ -46,9 +46,14 @@ def gathered(reasons: Iterable[tuple[str, str]]) -> tuple[Left, ...]:
     return tuple(Left(tuple(names), reason) for reason, names in found.items())
 
 
-def fixed_axes(channels: Channels) -> tuple[Left, ...]:
-    """The tensor axes of a network that no plan can cut, by reason."""
-    return gathered((f"{fixed.tensor}[{fixed.axis}]", fixed.reason) for fixed in channels.fixed)
+def fixed_axes(channels: Channels, *, without: Iterable[Block] = ()) -> tuple[Left, ...]:
+    """The tensor axes of a network that no plan can cut, by reason; those of blocks that go whole are not told."""
+    gone = tensors_gone(without)
+    return gathered(
+        (f"{fixed.tensor}[{fixed.axis}]", fixed.reason)
+        for fixed in channels.fixed
+        if fixed.tensor not in gone
+    )
 
 
 def why_nothing(channels: Channels) -> str:

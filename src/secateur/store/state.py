@@ -20,6 +20,7 @@ from secateur.networks import Origin, origin_of, set_origin
 from secateur.store.documents import canonical_json
 from secateur.store.tensor_file import DTYPE_NAMES
 from secateur.surgery.apply import CHANGES, SETTINGS
+from secateur.surgery.blocks import BLOCKS, rebuilt_without
 
 MemoryFormat = Literal["channels_last", "channels_last_3d"]
 _FORMATS: Mapping[MemoryFormat, tuple[torch.memory_format, int]] = {
@@ -68,6 +69,13 @@ class SettingDocument(Strict):
     value: Annotated[int, Field(ge=1)]
 
 
+class BlockDocument(Strict):
+    """A block that was taken out, and whether it is called with one argument."""
+
+    name: Annotated[str, Field(min_length=1)]
+    alone: bool
+
+
 class StateDocument(Strict):
     """What a network is besides the values of its tensors.
 
@@ -83,6 +91,7 @@ class StateDocument(Strict):
         changes: The changes that made the network from the unreduced one.
         inputs: The kept features of the input, or None for all.
         settings: Integers that modules keep, which have followed cuts.
+        blocks: Blocks that are gone whole.
     """
 
     origin: OriginDocument | None
@@ -96,6 +105,7 @@ class StateDocument(Strict):
     changes: list[JsonValue]
     inputs: InputsDocument | None
     settings: list[SettingDocument] = Field(default=[], exclude_if=lambda settings: not settings)
+    blocks: list[BlockDocument] = Field(default=[], exclude_if=lambda blocks: not blocks)
 
 
 def describe(model: nn.Module, *, origin: Origin | None) -> tuple[dict[str, Tensor], StateDocument]:
@@ -134,6 +144,7 @@ def describe(model: nn.Module, *, origin: Origin | None) -> tuple[dict[str, Tens
         "changes": getattr(model, CHANGES, []),
         "inputs": getattr(model, INPUTS, None),
         "settings": getattr(model, SETTINGS, []),
+        "blocks": getattr(model, BLOCKS, []),
     }
     text = canonical_json(document, what="the network's record of changes")
     try:
@@ -184,6 +195,8 @@ def rebuild(
         setattr(model, CHANGES, list(state.changes))
     if state.settings:
         setattr(model, SETTINGS, [entry.model_dump() for entry in state.settings])
+    if state.blocks:
+        setattr(model, BLOCKS, [entry.model_dump() for entry in state.blocks])
     if state.inputs is not None:
         keep_inputs(model, state.inputs.indices, axis=state.inputs.axis, size=state.inputs.size)
     return model
@@ -306,9 +319,14 @@ def _format_of(tensor: Tensor) -> MemoryFormat | None:
 
 
 def _placed(model: object, tensors: Mapping[str, Tensor], state: StateDocument, *, source: str) -> nn.Module:
-    """The built network with every parameter and buffer replaced."""
+    """The built network without the blocks that are gone, with every parameter and buffer replaced."""
     if not isinstance(model, nn.Module):
         raise ModelError(f"the factory returned a {type(model).__name__}; a torch.nn.Module is wanted")
+    strange = rebuilt_without(model, [entry.model_dump() for entry in state.blocks])
+    if strange:
+        raise FileFormatError(
+            f"{source} leaves out a block {strange[0]!r}, which the network does not have; {_OTHER_NETWORK}"
+        )
     values = {name: _laid_out(name, tensor, state, source=source) for name, tensor in tensors.items()}
     wanted = {name: state.aliases.get(name, name) for name in (*values, *state.aliases)}
     _check_names(model, wanted, source=source)

@@ -6,19 +6,20 @@ import copy
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from secateur._model import named_tensors, unwrapped
-from secateur.channels import INPUT, Group, Member, digest_of
+from secateur.channels import INPUT, Group, Member, digest_of, tensors_gone
 from secateur.channels.attributes import fit_attributes, set_attribute
 from secateur.channels.copies import owner_of
 from secateur.channels.inputs import keep_inputs
 from secateur.errors import PlanError, SettingsError
 from secateur.plan.change import Plan, Setting
+from secateur.surgery.blocks import is_gone, record_blocks, stand_ins, take_out
 from secateur.surgery.optimizers import Axes, check_optimizers, follow
 from secateur.surgery.tensors import Part, bias_shift, changed, new_order
 from secateur.surgery.wrappers import check_wrappers, cut_inside, forget_graphs
@@ -91,6 +92,9 @@ def apply(
 ) -> nn.Module:
     """Cut, merge or widen a network as planned: a new module of the same class.
 
+    Blocks that go whole are replaced by ``torch.nn.Identity``, or by `secateur.channels.PassThrough` where they are called with
+    more than one argument, so that the names of all other modules stay. Their hooks go with them.
+
     Every tensor that writes or carries a channel is indexed by the plan's ``take``; every tensor that reads it is multiplied
     by its ``mix``. Mode, hooks, number and memory formats, devices and ``requires_grad`` stay. Gradients are not kept.
 
@@ -131,7 +135,7 @@ def apply(
     for each in (model, *copies):
         check_wrappers(each, plan)
     parts = _parts(plan)
-    check_optimizers(optimizers, network, _axes(network, parts))
+    check_optimizers(optimizers, network, {**_axes(network, parts), **_gone(network, plan)})
     for each in copies:
         cut_inside(each, lambda inner: _cut(inner, plan, parts, (), inplace=True), inplace=True)
     result = cut_inside(
@@ -159,17 +163,20 @@ def _cut(
         for name, tensor in fresh.items():
             _replace(old[name], tensor)
         result = model
+        take_out(model, plan.blocks)
         moved = {id(tensor): tensor for tensor in old.values()}
     else:
-        # deepcopy finds the new tensors under the old ones' identities, so nothing is copied that is cut
+        # deepcopy finds the new tensors and stand-ins under the old ones' identities, so nothing is copied that is cut
         memo: dict[int, Any] = {id(old[name]): _as_kind(old[name], tensor) for name, tensor in fresh.items()}
+        memo |= stand_ins(model, plan.blocks)
         result = copy.deepcopy(model, memo)
-        moved = {id(tensor): memo[id(tensor)] for tensor in old.values()}
+        moved = {id(tensor): memo.get(id(tensor), tensor) for tensor in old.values()}
     changed_ids = {id(old[name]) for name in fresh}
-    for owner in {
-        owner_of(name.rpartition(".")[0]) for name, tensor in old.items() if id(tensor) in changed_ids
-    }:
-        fit_attributes(result.get_submodule(owner))
+    owners = {owner_of(name.rpartition(".")[0]) for name, tensor in old.items() if id(tensor) in changed_ids}
+    for name, module in cast("Any", result).named_modules(remove_duplicate=False):
+        if name in owners:
+            fit_attributes(module)
+    record_blocks(result, plan.blocks)
     _set(result, plan.settings)
     follow(optimizers, result, axes=axes, shapes=shapes, moved=moved)
     _record(result, plan, parts, lengths)
@@ -182,17 +189,24 @@ def _set(model: nn.Module, settings: Sequence[Setting]) -> None:
         (entry["module"], entry["name"], -1 if entry["index"] is None else entry["index"]): dict(entry)
         for entry in getattr(model, SETTINGS, [])
     }
+    history = {key: entry for key, entry in history.items() if not is_gone(model, entry["module"])}
     for setting in settings:
         set_attribute(model.get_submodule(setting.module), setting.name, setting.index, setting.value)
         key = (setting.module, setting.name, -1 if setting.index is None else setting.index)
         history[key] = asdict(setting)
-    if history:
+    if history or hasattr(model, SETTINGS):
         setattr(model, SETTINGS, [history[key] for key in sorted(history)])
 
 
 def _axes(model: nn.Module, parts: Parts) -> Axes:
     """What happens to each axis of each tensor, by the tensor's identity."""
     return {id(tensor): parts[name] for name, tensor in named_tensors(model).items() if name in parts}
+
+
+def _gone(model: nn.Module, plan: Plan) -> Axes:
+    """The tensors that a network loses with its blocks, by their identity, with nothing left of their axes to take."""
+    tensors = named_tensors(model)
+    return {id(tensors[name]): {} for name in tensors_gone(plan.blocks)}
 
 
 def _replace(tensor: Tensor, new: Tensor) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.channels import INPUT
+from secateur.channels.blocks import switched_off
 from secateur.errors import PlanError
 from secateur.plan import Plan
 from secateur.testing.absent import Absent
@@ -80,7 +81,8 @@ def unread(model: nn.Module, plan: Plan) -> nn.Module:
 
     The readers' columns of the removed units are zero; the units themselves go on computing. Writers are not masked:
     sigmoid(0) is not 0. Where a norm or another statistic is taken over channels, removing some truly changes the others:
-    there the copy marks the removed ones as not a number and takes the same statistic over the kept ones only.
+    there the copy marks the removed ones as not a number and takes the same statistic over the kept ones only. In blocks
+    that go whole every parameter is zero.
 
     Args:
         model: The network that the plan was made for.
@@ -101,6 +103,9 @@ def unread(model: nn.Module, plan: Plan) -> nn.Module:
         4
     """
     result = copy.deepcopy(model)
+    for block in plan.blocks:
+        for tensor, value in switched_off(result.get_submodule(block.name)):
+            tensor.copy_(value)
     tensors: dict[str, Tensor] = dict(result.named_parameters()) | dict(result.named_buffers())
     absent = not all(group.exact for group in plan.groups)
     for group, change in zip(plan.groups, plan.changes, strict=True):
