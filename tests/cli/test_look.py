@@ -6,6 +6,7 @@ from importlib import metadata
 import pytest
 
 from secateur.data import names
+from secateur.errors import WatchError
 
 
 def test_watch_shows_groups_costs_and_reasons(secateur):
@@ -30,6 +31,35 @@ def test_watch_for_programs_counts_the_same(secateur):
     ]
     assert plain["groups"][0]["members"][0]["tensor"] == "dense1.weight"
     assert sum(group["width"] for group in inputs["groups"]) == 784 + 400
+
+
+def test_watch_says_which_blocks_can_go(secateur):
+    """How many blocks there are is one line, below the tree and the table; the JSON has all of them."""
+    document = json.loads(secateur("watch", "resnet20", "--json").out)
+
+    assert [block["name"] for block in document["blocks"]] == [
+        "stages.0.0", "stages.0.1", "stages.0.2", "stages.1.1", "stages.1.2", "stages.2.1", "stages.2.2",
+    ]  # fmt: skip
+    assert document["blocks"][0]["parameters"] == 4_672
+    line = "Blocks that can go whole: 7 (stages.0.0, stages.0.1, stages.0.2 and 4 more)"
+    assert line in secateur("watch", "resnet20").out.splitlines()
+    assert line in secateur("watch", "resnet20", "--groups").out.splitlines()
+    assert "Blocks that can go whole: none" in secateur("watch", "lenet5").out
+
+
+def test_watch_works_where_nothing_runs_on_values(secateur, monkeypatch):
+    """Where blocks cannot be tried, everything else is shown, with a note that says why."""
+
+    def fails(*_: object) -> None:
+        raise WatchError("the network's forward pass failed on values")
+
+    monkeypatch.setattr("secateur.cli.watch.blocks_of", fails)
+
+    said = secateur("watch", "lenet5")
+    assert said.code == 0
+    assert "Note: no blocks were looked for: the network's forward pass failed on values" in said.out
+    assert "Blocks that can go" not in said.out
+    assert "no blocks were looked for" in secateur("watch", "lenet5", "--json").out
 
 
 def test_watch_takes_a_shape_and_arguments(secateur):

@@ -222,7 +222,7 @@ class _Search:
         if not _gives_back(module, given, off):
             return
         negated = with_tensors(given, lambda tensor: -x if tensor is x else tensor)
-        if not bool((x == 0).any()) and not _gives_back(module, negated, off):
+        if bool((x > 0).all()) and not _gives_back(module, negated, off):
             return  # it hands on what is positive, and nothing shows that it is given nothing else
         groups = _inner(self.model, self.channels, name)
         closed = tuple((group.name,) for group in groups if self._closes(module, given, [group]))
@@ -271,8 +271,8 @@ def _random(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
         if name.endswith(("bias", "running_mean")):
             values.append((tensor, torch.zeros_like(tensor)))
         elif isinstance(tensor, nn.Parameter):
-            fan = tensor[0].numel() if tensor.dim() > 1 else 1
-            drawn = torch.randn(tensor.shape, generator=generator) * fan**-0.5
+            bound = (3 / (tensor[0].numel() if tensor.dim() > 1 else 1)) ** 0.5
+            drawn = torch.empty(tensor.shape).uniform_(-bound, bound, generator=generator)
             values.append((tensor, drawn.to(device=tensor.device, dtype=tensor.dtype)))
     return values
 
