@@ -98,6 +98,17 @@ class Fussy(nn.Module):
         return x + self.branch(x)
 
 
+class Positions(nn.Module):
+    """Adds what does not depend on its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(4, 6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -108,11 +119,21 @@ class Fussy(nn.Module):
         nn.BatchNorm2d(4),
         nn.Identity(),
         Fussy(),
+        Positions(),
     ],
-    ids=["projected", "concatenated", "two outputs", "no skip", "norm", "no parameters", "fussy"],
+    ids=[
+        "projected",
+        "concatenated",
+        "two outputs",
+        "no skip",
+        "norm",
+        "no parameters",
+        "fussy",
+        "positions",
+    ],
 )
 def test_what_does_not_hand_its_input_on_is_no_block(other):
-    """A projection, a concatenation, several outputs, a plain branch, a norm: removing them would not leave the input."""
+    """A projection, a concatenation, several outputs, a plain branch, a norm, a constant that is added: none is a residual branch."""
 
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -129,6 +150,23 @@ def test_what_does_not_hand_its_input_on_is_no_block(other):
 def test_the_innermost_is_the_block():
     """Neither a stage of blocks nor a wrapper is one."""
     assert names_in(network(nn.Sequential(nn.Sequential(skip()), skip()))) == ["1.0.0", "1.1"]
+
+
+def test_a_block_may_hold_a_small_one():
+    """What has most of its parameters outside of the blocks in it is a block itself, and these go with it."""
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.position = Skip("plain", nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Identity())
+            self.branch = branch()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.position(x)
+            return x + self.branch(x)
+
+    net = network(Outer(), nn.Sequential(Skip("plain", nn.Conv2d(4, 4, 1), nn.Identity()), nn.BatchNorm2d(4)))
+    assert names_in(net) == ["1", "2.0"]
 
 
 def test_what_is_called_twice_is_no_block():

@@ -16,15 +16,7 @@ from secateur.testing import check_left_as_found, randomise
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-class Grow(nn.Module):
-    """x + w x, element by element: it changes x by the share w."""
-
-    def __init__(self, *scales: float) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(scales, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.scale * x
+EYE = torch.eye(4, dtype=torch.float64)
 
 
 class Turn(nn.Module):
@@ -44,7 +36,7 @@ def found_in(model: nn.Module, x: Tensor = X) -> tuple[Block, ...]:
 
 def test_change_is_the_share_by_which_a_block_changes_its_input():
     """A block that adds a share w of its input changes it by w, in whichever batches; influence sees no turn in it."""
-    net = nn.Sequential(Grow(0.25), Grow(-0.5), nn.Linear(4, 2).double())
+    net = nn.Sequential(Turn(0.25 * EYE), Turn(-0.5 * EYE), nn.Linear(4, 2).double())
     found = found_in(net)
     data = [(X, None), (5 * X[:1], None)]
 

@@ -77,7 +77,9 @@ def blocks(
     A block is a submodule that is called once, whose output has the shape of the first tensor that it is given, and which
     with all of its parameters zero (and its norms' running means 0, variances 1) gives that tensor back exactly: ``x + f(x)``
     with any ``f`` that is zero then, or ``relu(x + f(x))`` where x is rectified already (which zeros in it show). Of nested ones
-    the innermost is the block. This is measured while the network runs on the example in eval mode, one module at a time, so the network must have
+    the innermost is the block; a larger one only if it has more parameters of its own than those in it, so that a stage of blocks is
+    none, but a block is that holds a small one. A module without convolution or matrix product
+    (an embedding of positions that is added) is none. This is measured while the network runs on the example in eval mode, one module at a time, so the network must have
     values; it is left as found. Blocks are left out whose removal the network's own code does not stand (it asks them for an
     attribute, say).
 
@@ -119,11 +121,16 @@ def blocks(
                 f"the network's forward pass failed on values ({type(error).__name__}: {error}); pass an example that it takes"
             ) from error
     trials = [trial for trial in search.trials if search.calls[trial.name] == 1]
-    stand_ins = removable(model, lively, {trial.name: trial.alone for trial in trials})
-    trials = [trial for trial in trials if trial.name in stand_ins]
     terms = products_inside(model, lively, [trial.name for trial in trials], total=len(channels.macs))
+    # without a product it adds what does not depend on its input, such as an embedding of positions
+    trials = [trial for trial in trials if terms[trial.name]]
+    free = removable(model, lively, {trial.name: trial.alone for trial in trials})
     places = _places(model)
-    found = tuple(_block(model, channels, trial, terms=terms[trial.name], places=places) for trial in trials)
+    found = tuple(
+        _block(model, channels, trial, terms=terms[trial.name], places=places)
+        for trial in trials
+        if trial.name in free
+    )
     return found if only is None else _only(found, (only,) if isinstance(only, str) else only)
 
 
@@ -201,7 +208,7 @@ class _Search:
     def _after(self, name: str) -> Any:
         def after(module: nn.Module, _args: Any, out: object) -> None:
             given = None if self._busy else self._given.pop(name, None)
-            if given is None or not isinstance(out, Tensor) or self._holds_a_block(name):
+            if given is None or not isinstance(out, Tensor) or self._is_stage(name, module):
                 return
             self._busy = True
             try:
@@ -211,8 +218,18 @@ class _Search:
 
         return after
 
-    def _holds_a_block(self, name: str) -> bool:
-        return any(trial.name.startswith(f"{name}.") and self.calls[trial.name] == 1 for trial in self.trials)
+    def _inside(self, name: str) -> list[_Trial]:
+        """The blocks that were found in a module."""
+        return [
+            trial
+            for trial in self.trials
+            if trial.name.startswith(f"{name}.") and self.calls[trial.name] == 1
+        ]
+
+    def _is_stage(self, name: str, module: nn.Module) -> bool:
+        """Whether a module consists of blocks for the most part, by its parameters."""
+        theirs = sum(_numbers(self.model.get_submodule(trial.name)) for trial in self._inside(name))
+        return theirs > 0 and 2 * theirs >= _numbers(module)
 
     def _try(self, name: str, module: nn.Module, given: tuple[Any, Any], out: Tensor) -> None:
         x = next(tensors_in(given))
@@ -230,6 +247,8 @@ class _Search:
             closed = (tuple(group.name for group in groups),)
         args, kwargs = given
         alone = len(args) == 1 and not kwargs
+        smaller = self._inside(name)
+        self.trials = [trial for trial in self.trials if trial not in smaller]
         self.trials.append(_Trial(name, tuple(group.name for group in groups), closed, alone))
 
     def _closes(self, module: nn.Module, given: tuple[Any, Any], groups: Iterable[Group]) -> bool:
@@ -246,6 +265,10 @@ class _Search:
                 places = torch.as_tensor(member.indices.reshape(-1), device=value.device)
                 value.index_fill_(member.axis, places, 0)
         return _gives_back(module, given, values.values())
+
+
+def _numbers(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def switched_off(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
