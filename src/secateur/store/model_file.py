@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from secateur.errors import FileFormatError, SettingsError
 from secateur.networks import Origin, build, origin_of
 from secateur.store.documents import canonical_json
-from secateur.store.state import StateDocument, Strict, describe, first_problem, rebuild
+from secateur.store.records import StateDocument, Strict, first_problem
+from secateur.store.state import describe, rebuild
 from secateur.store.tensor_file import TensorFile, fingerprints, read_header, write_tensors
 from secateur.store.trust import WEIGHT_OPTIONS, ZOO, check_origin, is_spec
 

@@ -16,8 +16,8 @@ from secateur.store.atomic import TEMPORARY_SUFFIX, sync_folder, write_atomic
 from secateur.store.documents import to_toml
 from secateur.store.journal import Journal
 from secateur.store.lock import Lock
+from secateur.store.records import Strict, first_problem
 from secateur.store.snapshots import Snapshots
-from secateur.store.state import Strict, first_problem
 
 FORMAT = 1
 """The version of run folders that this library writes and reads."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from secateur.errors import FileFormatError, RunError, SettingsError
 from secateur.store.atomic import sync_folder
-from secateur.store.state import Strict, first_problem
+from secateur.store.records import Strict, first_problem
 from secateur.store.tensor_file import TensorFile, fingerprints, read_header, write_tensors
 
 FORMAT = 1
