@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur._model import kept_randomness, left_as_found, named_tensors
+from secateur._model import left_as_found, named_tensors
 from secateur.channels.dispatch import Pass
 from secateur.channels.leaves import leaves_closed
 from secateur.channels.nested import as_call, tensors_in, with_tensors
@@ -108,7 +108,6 @@ def products_inside(
     counting = _Counting()
     with ExitStack() as stack:
         stack.enter_context(leaves_closed())
-        stack.enter_context(kept_randomness())
         stack.enter_context(left_as_found(model))
         model.eval()
         for name in names:
