@@ -101,12 +101,12 @@ class Fussy(nn.Module):
 class Positions(nn.Module):
     """Adds what does not depend on its input."""
 
-    def __init__(self) -> None:
+    def __init__(self, copies: int = 1) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.randn(4, 6, 6))
+        self.table = nn.Parameter(torch.randn(copies, 4, 6, 6))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.table
+        return x + self.table.sum(0)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_the_innermost_is_the_block():
 
 
 def test_a_block_may_hold_a_small_one():
-    """What has most of its parameters outside of the blocks in it is a block itself, and these go with it."""
+    """What does most of its multiply-adds outside of the blocks in it is a block itself, and these go with it."""
 
     class Outer(nn.Module):
         def __init__(self) -> None:
@@ -167,6 +167,11 @@ def test_a_block_may_hold_a_small_one():
 
     net = network(Outer(), nn.Sequential(Skip("plain", nn.Conv2d(4, 4, 1), nn.Identity()), nn.BatchNorm2d(4)))
     assert names_in(net) == ["1", "2.0"]
+
+
+def test_a_stage_with_a_table_of_places_is_none():
+    """A stage whose own part only adds constants, however many, consists of its blocks."""
+    assert names_in(network(nn.Sequential(Positions(4), skip(), skip()))) == ["1.1", "1.2"]
 
 
 def test_what_is_called_twice_is_no_block():

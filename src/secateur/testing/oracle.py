@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.channels import INPUT
-from secateur.channels.blocks import switched_off
+from secateur.channels.branches import switched_off
 from secateur.errors import PlanError
 from secateur.plan import Plan
 from secateur.testing.absent import Absent
