@@ -14,7 +14,7 @@ from secateur.channels.pass_through import put_in
 from secateur.cost import CostModel
 from secateur.errors import ModelError, SettingsError, WatchError
 from secateur.networks import build
-from secateur.testing import check_left_as_found, randomise
+from secateur.testing import check_cut, check_left_as_found, randomise
 
 X = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -296,6 +296,38 @@ def test_trials_do_not_touch_what_the_network_passes_on():
     found = found_in(randomise(Cached()))
 
     assert [(block.name, block.alone) for block in found] == [("parts.0", False), ("parts.1", False)]
+
+
+def test_a_block_that_is_given_a_list_hands_on_its_first_tensor():
+    """Where the tensor lies in a list, what takes the block's place finds it there; what cannot be copied is not tried."""
+
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.part, self.head = nn.Conv2d(4, 4, 1), Inner(), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.part([self.stem(x)]))
+
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branch = branch()
+
+        def forward(self, given: list[Tensor], more: object = None) -> Tensor:
+            return given[0] + self.branch(given[0])
+
+    class Generates(Listed):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.part([self.stem(x)], more=(n for n in ())))
+
+    model = randomise(Listed())
+    channels = secateur.watch(model, X)
+    (block,) = secateur.blocks(model, channels, X)
+
+    assert (block.name, block.alone) == ("part", False)
+    check_cut(model, X, secateur.plan_blocks(channels, [block]))
+    assert names_in(randomise(Generates())) == []
 
 
 def test_the_network_is_left_as_found():

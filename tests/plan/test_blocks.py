@@ -64,7 +64,7 @@ def test_a_plan_of_blocks_says_what_it_does():
         "  stays: 4.weight[0], 4.bias[0]: reaches the network's output",
     ]
     both = str(secateur.plan(CHANNELS, scores(), remove=0.5, without=FOUND[:2]))
-    assert both.startswith("2 blocks, 2 groups, 7 channels removed: 258 -> ")
+    assert both.startswith("2 blocks, 2 groups, 7 units removed: 258 -> ")
 
 
 def test_the_fewest_blocks_meet_a_budget():

@@ -62,7 +62,10 @@ class Search:
             self.calls[name] = self.calls.get(name, 0) + 1
             x = next(tensors_in((args, kwargs)), None)
             if self.calls[name] == 1 and x is not None and x.is_floating_point() and bool(x.any()):
-                self._given[name] = copy.deepcopy((args, kwargs))  # what is given may be written into
+                try:
+                    self._given[name] = copy.deepcopy((args, kwargs))  # what is given may be written into
+                except (TypeError, RuntimeError):  # what cannot be copied (a generator, say) cannot be tried
+                    return
 
         return before
 
@@ -107,7 +110,7 @@ class Search:
         if not closed and len(groups) > 1 and self._closes(module, given, groups):
             closed = (tuple(group.name for group in groups),)
         args, kwargs = given
-        alone = len(args) == 1 and not kwargs
+        alone = len(args) == 1 and not kwargs and args[0] is x
         smaller = self._inside(name)
         self.found = [branch for branch in self.found if branch not in smaller]
         self.found.append(Branch(name, tuple(group.name for group in groups), closed, alone))
