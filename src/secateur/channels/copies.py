@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from secateur._model import named_tensors
+from secateur._model import copied, named_tensors
 from secateur.channels.attributes import fit_attributes, set_attribute
 from secateur.channels.groups import Group
 from secateur.channels.ties import Labels, Ties
@@ -89,7 +88,7 @@ def cut_copy(model: nn.Module, kept: Mapping[tuple[str, int], Labels], *, meta: 
                 new = new.index_select(axis, torch.as_tensor(positions, device=new.device))
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(new, requires_grad=False) if is_parameter else new
-    result = copy.deepcopy(model, memo)
+    result = copied(model, memo)
     for module in {tensor.rpartition(".")[0] for tensor in by_tensor}:
         fit_attributes(result.get_submodule(owner_of(module)))
     return result

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.channels.groups import INPUT
 from secateur.channels.nested import as_call, tensors_in, with_tensors
-from secateur.channels.rules import ON_META, WHOLE, Rule, is_quiet, rule_for, unknown
+from secateur.channels.rules import WHOLE, Rule, is_quiet, rule_for, unknown
+from secateur.channels.rules.quick import ON_META
 from secateur.channels.ties import Axes, Call, Labels, MisfitError, Ties, Whole
 
 _META = torch.device("meta")
@@ -78,7 +79,7 @@ class _Watcher(TorchDispatchMode):
             kwargs = {**kwargs, "device": _META}
         quick = ON_META.get(func.overloadpacket)
         if quick is not None:
-            return quick(args, kwargs)
+            return quick(func, args, kwargs)
         out = func(*args, **kwargs)
         if func.overloadpacket is torch.ops.aten.lift_fresh and out.device != _META:
             return torch.empty_like(out, device=_META)

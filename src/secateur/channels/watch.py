@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from secateur._model import kept_randomness, left_as_found, unwrapped
+from secateur._model import kept_randomness, left_as_found, uncollected, unwrapped
 from secateur.channels.blame import guilty
 from secateur.channels.dispatch import Pass
 from secateur.channels.groups import INPUT, Attribute, Channels, Group, MacsTerm
@@ -84,7 +84,7 @@ def watch(model: nn.Module, example: Any, *, inputs: bool = False) -> Channels:
     example = _in_format_of(model, example)
     if inputs:
         example = _kept_features(model, example)
-    with leaves_closed():
+    with leaves_closed(), uncollected():
         return _channels(model, _watched_somehow(model, example, inputs=inputs), example)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur._model import named_tensors, unwrapped
+from secateur._model import copied, named_tensors, unwrapped
 from secateur.channels import INPUT, Group, Member, digest_of, tensors_gone
 from secateur.channels.attributes import fit_attributes, set_attribute
 from secateur.channels.copies import owner_of
@@ -169,7 +168,7 @@ def _cut(
         # deepcopy finds the new tensors and stand-ins under the old ones' identities, so nothing is copied that is cut
         memo: dict[int, Any] = {id(old[name]): _as_kind(old[name], tensor) for name, tensor in fresh.items()}
         memo |= stand_ins(model, plan.blocks)
-        result = copy.deepcopy(model, memo)
+        result = copied(model, memo)
         moved = {id(tensor): memo.get(id(tensor), tensor) for tensor in old.values()}
     changed_ids = {id(old[name]) for name in fresh}
     owners = {owner_of(name.rpartition(".")[0]) for name, tensor in old.items() if id(tensor) in changed_ids}

@@ -69,10 +69,6 @@ WHOLE: dict[Any, Whole] = {**norm.WHOLE, **recurrent.WHOLE, **weights.WHOLE}
 """Functions that are seen as one operator."""
 
 
-ON_META: dict[Any, Callable[[Any, Any], Any]] = {**norm.ON_META, **shape.ON_META}
-"""What some operators give on meta tensors, without their slow reference implementations."""
-
-
 def unknown(ties: Ties, call: Call) -> None:
     """Fix what an operator without a rule touches, and report it."""
     labelled = False

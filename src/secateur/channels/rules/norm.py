@@ -70,19 +70,11 @@ def group_norm(ties: Ties, call: Call) -> None:
     ties.set(call.out[0], axes)
 
 
-def _like_batch_norm(args: Any, _kwargs: Any) -> tuple[torch.Tensor, ...]:
-    """What batch norm gives on meta tensors: its result, and the statistics that it saves for the way back."""
-    x, training = args[0], bool(args[5])
-    saved = x.new_empty(x.shape[1] if training else 0)
-    return torch.empty_like(x), saved, saved.clone()
-
-
 aten = torch.ops.aten
 WHOLE: dict[Any, Whole] = {
     F.rms_norm: Whole("torch.rms_norm", rms_norm),
     torch.rms_norm: Whole("torch.rms_norm", rms_norm),
 }
-ON_META = {aten.native_batch_norm: _like_batch_norm}
 RULES = {
     aten.native_batch_norm: batch_norm,
     aten.cudnn_batch_norm: batch_norm,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -294,26 +293,7 @@ def pad(ties: Ties, call: Call) -> None:
     ties.set(call.out, axes)
 
 
-def _like_cat(args: Any, kwargs: Any) -> torch.Tensor:
-    """What ``cat`` gives on meta tensors. Anything unusual goes the slow way, which checks it."""
-    parts: list[torch.Tensor] = list(args[0])
-    first = parts[0]
-    dim = int(args[1] if len(args) > 1 else kwargs.get("dim", 0)) % max(first.dim(), 1)
-    shape = list(first.shape)
-    plain = all(
-        part.dtype == first.dtype
-        and part.dim() == len(shape) > 0
-        and all(part.shape[axis] == size for axis, size in enumerate(shape) if axis != dim)
-        for part in parts
-    )
-    if not plain or not all(part.is_contiguous() for part in parts):
-        return aten.cat.default(*args, **kwargs)
-    shape[dim] = sum(part.shape[dim] for part in parts)
-    return first.new_empty(shape)
-
-
 aten = torch.ops.aten
-ON_META = {aten.cat: _like_cat}
 RULES = {
     aten.permute: permute,
     aten.transpose: transpose,
