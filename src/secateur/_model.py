@@ -6,7 +6,7 @@ import copy
 import gc
 import random
 from collections import OrderedDict
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ _HOOK_TABLES = (
 )
 
 _ATOMS = frozenset({bool, int, float, str, type(None)})
+_CONTAINERS = frozenset({OrderedDict, dict, list, set})
 
 
 @contextmanager
@@ -126,24 +127,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def kept_randomness() -> Generator[None]:
-    """Give the random state of torch (every device in use), numpy and Python back as it was.
-
-    Example:
-        >>> before = torch.get_rng_state()
-        >>> with kept_randomness():
-        ...     _ = torch.rand(3)
-        >>> torch.equal(torch.get_rng_state(), before)
-        True
-    """
-    randomness = _random_state()
-    try:
-        yield
-    finally:
-        _set_random_state(randomness)
-
-
-@contextmanager
 def uncollected() -> Generator[None]:
     """Inside, Python does not look for garbage in cycles.
 
@@ -190,6 +173,26 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def tensors_in_place(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by the first name of its module: each place once, though a module may be in several.
+
+    So others can stand in for them: what is put twice into one place is not found again when it is taken out.
+
+    Example:
+        >>> layer = nn.Linear(2, 3)
+        >>> list(tensors_in_place(nn.Sequential(layer, layer)))
+        ['0.weight', '0.bias']
+    """
+    return {
+        f"{path}.{name}".lstrip("."): tensor
+        for path, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+        for name, tensor in (
+            *module.named_parameters(recurse=False, remove_duplicate=False),
+            *module.named_buffers(recurse=False, remove_duplicate=False),
+        )
+    }
+
+
 def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     """What ``copy.deepcopy(model, memo)`` gives, without its detour for each module and each of its empty tables.
 
@@ -228,14 +231,15 @@ def _is_copied_by_its_attributes(kind: type[nn.Module]) -> bool:
 
 def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
     """One attribute's copy."""
-    if type(value) in _ATOMS:
+    kind = cast("Callable[[], Any]", type(value))
+    if kind in _ATOMS:
         return value
     if id(value) in memo:
         return memo[id(value)]
-    if type(value) is OrderedDict and not value:
-        memo[id(value)] = made = OrderedDict[Any, Any]()
-        return made
-    if type(value) is dict:
+    if kind in _CONTAINERS and not value:
+        memo[id(value)] = kind()
+        return memo[id(value)]
+    if kind is dict:
         memo[id(value)] = table = dict[Any, Any]()
         for key, entry in cast("dict[Any, Any]", value).items():
             table[key if type(key) is str else copy.deepcopy(key, memo)] = _copied_value(entry, memo)

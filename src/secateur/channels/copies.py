@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from secateur._model import copied, named_tensors
 from secateur.channels.attributes import fit_attributes, set_attribute
@@ -70,28 +70,44 @@ def positions_left(ties: Ties, groups: Sequence[Group]) -> dict[tuple[str, int],
     return {key: np.flatnonzero(alive) for key, alive in left.items()}
 
 
-def cut_copy(model: nn.Module, kept: Mapping[tuple[str, int], Labels], *, meta: bool) -> nn.Module:
-    """The network cut on trial: on meta tensors, or on its own where its forward reads values."""
-    by_tensor: dict[str, dict[int, Labels]] = {}
-    for (tensor, axis), positions in kept.items():
-        by_tensor.setdefault(tensor, {})[axis] = positions
-    memo: dict[int, Any] = {}
-    for name, tensor in named_tensors(model).items():
-        if id(tensor) in memo:
-            continue
-        if meta:
-            shape = [len(by_tensor.get(name, {}).get(axis, range(n))) for axis, n in enumerate(tensor.shape)]
-            new = torch.empty(shape, dtype=tensor.dtype, device="meta")
-        else:
-            new = tensor.detach()
-            for axis, positions in by_tensor.get(name, {}).items():
-                new = new.index_select(axis, torch.as_tensor(positions, device=new.device))
-        is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(new, requires_grad=False) if is_parameter else new
-    result = copied(model, memo)
-    for module in {tensor.rpartition(".")[0] for tensor in by_tensor}:
-        fit_attributes(result.get_submodule(owner_of(module)))
-    return result
+class Copies:
+    """Copies of a network in eval mode that are cut on trial: on meta tensors, or on its own where its forward reads values."""
+
+    def __init__(self, model: nn.Module, *, meta: bool) -> None:
+        """Look up once what all copies need."""
+        self._model, self._meta = model, meta
+        self._tensors = named_tensors(model)
+        own = [(type(module).train, type(module).eval) for module in model.modules()]
+        self._settles = any(modes != (nn.Module.train, nn.Module.eval) for modes in own)
+
+    def cut(self, kept: Mapping[tuple[str, int], Labels]) -> tuple[nn.Module, dict[str, Tensor]]:
+        """A copy with some positions of its tensors' axes, and its tensors by name."""
+        by_tensor: dict[str, dict[int, Labels]] = {}
+        for (tensor, axis), positions in kept.items():
+            by_tensor.setdefault(tensor, {})[axis] = positions
+        memo: dict[int, Any] = {}
+        for name, tensor in self._tensors.items():
+            if id(tensor) not in memo:
+                new = self._taken(tensor, by_tensor.get(name, {}))
+                is_parameter = isinstance(tensor, nn.Parameter)
+                memo[id(tensor)] = nn.Parameter(new, requires_grad=False) if is_parameter else new
+        tensors = {name: memo[id(tensor)] for name, tensor in self._tensors.items()}
+        result = copied(self._model, memo)
+        for module in {tensor.rpartition(".")[0] for tensor in by_tensor}:
+            fit_attributes(result.get_submodule(owner_of(module)))
+        if self._settles:  # all are in eval mode, but some do more than that then: they empty what they keep
+            result.eval()
+        return result, tensors
+
+    def _taken(self, tensor: Tensor, axes: Mapping[int, Labels]) -> Tensor:
+        """A tensor with some positions of its axes."""
+        if self._meta:
+            shape = [len(axes[axis]) if axis in axes else size for axis, size in enumerate(tensor.shape)]
+            return torch.empty(shape, dtype=tensor.dtype, device="meta")
+        new = tensor.detach()
+        for axis, positions in axes.items():
+            new = new.index_select(axis, torch.as_tensor(positions, device=new.device))
+        return new
 
 
 def carry_out(model: nn.Module, repairs: Sequence[Repair], alive: Labels) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from secateur._model import named_tensors, tensors_in_place
 from secateur.channels.groups import INPUT
 from secateur.channels.nested import as_call, tensors_in, with_tensors
 from secateur.channels.rules import WHOLE, Rule, is_quiet, rule_for, unknown
@@ -123,27 +125,29 @@ class Pass:
         meta: bool,
         ties: Ties | None = None,
         recorder: Recorder | None = None,
+        tensors: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        """Give every tensor of the network its labels: new ones, or those that the ties know of."""
+        """Give every tensor of the network its labels: new ones, or those that the ties know of.
+
+        Others stand in for the network's own tensors, unless these are given: then they are used, and may be changed.
+        """
         self.model, self.inputs, self.meta, self.recorder = model, inputs, meta, recorder
         self.ties = Ties() if ties is None else ties
-        self.tensors: dict[str, torch.Tensor] = {}
+        self.stand_ins: dict[str, torch.Tensor] = {}
         self.features: Labels | None = None
-        self._register()
+        self._register(named_tensors(model) if tensors is None else tensors, own=tensors is not None)
 
-    def _register(self) -> None:
-        seen: dict[int, str] = {}
-        state: dict[str, torch.Tensor] = dict(self.model.named_parameters(remove_duplicate=False))
-        state |= dict(self.model.named_buffers(remove_duplicate=False))
-        for name, tensor in state.items():
-            if id(tensor) in seen:
-                self.tensors[name] = self.tensors[seen[id(tensor)]]
-                continue
-            seen[id(tensor)] = name
-            stand_in = tensor.detach() if tensor.is_meta or not self.meta else _on_meta(tensor)
-            axes = tuple(self.ties.base(name, axis, size) for axis, size in enumerate(tensor.shape))
-            self.ties.set(stand_in, axes, parameter=name)
-            self.tensors[name] = stand_in
+    def _register(self, tensors: Mapping[str, torch.Tensor], *, own: bool) -> None:
+        made: dict[int, torch.Tensor] = {}
+        for name, tensor in tensors.items():
+            if id(tensor) not in made:
+                stand_in = tensor if own else _on_meta(tensor) if self.meta else tensor.detach()
+                axes = tuple(self.ties.base(name, axis, size) for axis, size in enumerate(tensor.shape))
+                self.ties.set(stand_in, axes, parameter=name)
+                made[id(tensor)] = stand_in
+        if not own:
+            places = tensors_in_place(self.model)
+            self.stand_ins = {name: made[id(tensor)] for name, tensor in places.items()}
 
     def _inputs(self, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args, kwargs = as_call(with_tensors(example, _on_meta if self.meta else torch.Tensor.detach))
@@ -169,7 +173,10 @@ class Pass:
         args, kwargs = self._inputs(example)
         watcher = _Watcher(self.ties, meta=self.meta, recorder=self.recorder)
         with torch.no_grad(), watcher, _Functions(watcher):
-            out = functional_call(self.model, self.tensors, args, kwargs, tie_weights=False)
+            if self.stand_ins:
+                out = functional_call(self.model, self.stand_ins, args, kwargs, tie_weights=False)
+            else:
+                out = self.model(*args, **kwargs)
         for tensor in tensors_in(out):
             for labels in self.ties.axes(tensor):
                 self.ties.fix(labels, "reaches the network's output")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from secateur.channels.ties import Call, Labels, MisfitError, Ties, tensors_of
 from secateur.channels.units import Units
 
@@ -10,13 +12,20 @@ class Inherited(Ties):
     """Labels of a cut network: those of the positions that are left. New ties between them are misfits."""
 
     def __init__(
-        self, expected: dict[tuple[str, int], Labels], units: Units, alive: Labels, uncut: Ties
+        self,
+        expected: dict[tuple[str, int], Labels],
+        units: Units,
+        alive: Labels,
+        uncut: Ties,
+        *,
+        calls: float = math.inf,
     ) -> None:
-        """Know which labels are left, and what the uncut network's operators made."""
+        """Know which labels are left, what the uncut network's operators made, and when to end: after so many calls."""
         super().__init__()
         self._expected, self._alive, self._uncut = expected, alive, uncut.seen
         self._component, self._blocked = units.component, units.blocked
         self._left: dict[int, int] = {}
+        self._enough = calls
 
     def base(self, tensor: str, axis: int, size: int) -> Labels:
         """The labels that are left of an axis."""
@@ -54,6 +63,8 @@ class Inherited(Ties):
 
     def note(self, call: Call) -> None:
         """Check that what came out is as large as what is left of what came out of the uncut network."""
+        if self.calls > self._enough:
+            raise MisfitError("it came far enough")
         if self.calls > len(self._uncut) or self._uncut[self.calls - 1].name != call.name:
             self._uncut = []  # it runs another way now; labels are still compared
             return

@@ -9,14 +9,14 @@ line. Nothing is computed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from torch import nn
 
-from secateur._model import left_as_found
-from secateur.channels.copies import Repair, carry_out, cut_copy, labels_left, positions_left
+from secateur.channels.copies import Copies, Repair, carry_out, labels_left, positions_left
 from secateur.channels.dispatch import Pass
 from secateur.channels.groups import INPUT, Group
 from secateur.channels.inherited import Inherited, Renamed
@@ -39,7 +39,7 @@ class Failure:
 
 @dataclass
 class Trial:
-    """Tries cuts of a watched network until one runs and every operator meets the channels that it met before."""
+    """Tries cuts of a watched network, which is in eval mode, until one runs and every operator meets the channels that it met before."""
 
     model: nn.Module
     example: Any
@@ -49,27 +49,28 @@ class Trial:
     repairs: list[Repair] = field(default_factory=list[Repair])
     passes: int = 0
     _sites: Sites | None = None
+    _copies: Copies = field(init=False)
+    _labels: dict[tuple[str, int], Labels] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.units = Units(self.watched.ties, self.kind_of)
+        ties = self.watched.ties
+        self.units = Units(ties, self.kind_of)
+        self._copies = Copies(self.model, meta=self.watched.meta)
+        self._labels = {(base.tensor, base.axis): ties.labels(base) for base in ties.bases}
 
-    def attempt(self, repairs: list[Repair]) -> Failure | None:
-        """One trial; None if it succeeds."""
+    def attempt(self, repairs: list[Repair], *, calls: float = math.inf) -> Failure | None:
+        """One trial; None if it succeeds. One that comes further than so many calls may be ended there."""
         self.passes += 1
         if not self.units.groups:
             return None
         kept = positions_left(self.watched.ties, self.units.groups)
-        cut = cut_copy(self.model, kept, meta=self.watched.meta)
+        cut, tensors = self._copies.cut(kept)
         alive = labels_left(self.watched.ties, self.units, kept)
         carry_out(cut, repairs, alive)
-        expected: dict[tuple[str, int], Labels] = {}
-        for base in self.watched.ties.bases:
-            labels = self.watched.ties.labels(base)
-            expected[base.tensor, base.axis] = labels[kept.get((base.tensor, base.axis), slice(None))]
-        ties = Inherited(expected, self.units, alive, self.watched.ties)
+        expected = {key: labels[kept[key]] if key in kept else labels for key, labels in self._labels.items()}
+        ties = Inherited(expected, self.units, alive, self.watched.ties, calls=calls)
         try:
-            cut.eval()
-            again = Pass(cut, inputs=self.watched.inputs, meta=self.watched.meta, ties=ties)
+            again = Pass(cut, inputs=self.watched.inputs, meta=self.watched.meta, ties=ties, tensors=tensors)
             again.run(self.example, counting=False)
         except Exception as error:  # whatever the network's code raises when its sizes change
             found = spot_of_error(error, names_of(cut))
@@ -84,7 +85,7 @@ class Trial:
         names = {group.name for group in without}
         self.units.groups = tuple(group for group in everything if group.name not in names)
         try:
-            found = self.attempt(self.repairs)
+            found = self.attempt(self.repairs, calls=failure.calls)
         finally:
             self.units.groups = everything
         return found is None or found.calls > failure.calls
@@ -109,16 +110,15 @@ class Trial:
         if self._sites is None:
             ties = Renamed(self.watched.ties)
             self._sites = Sites(ties, names_of(self.model))
-            with left_as_found(self.model, values=not self.watched.meta):
-                self.model.eval()
-                again = Pass(
-                    self.model,
-                    inputs=self.watched.inputs,
-                    meta=self.watched.meta,
-                    ties=ties,
-                    recorder=self._sites,
-                )
-                again.run(self.example, counting=False)
+            self.model.eval()  # empties what some modules keep from an earlier pass
+            again = Pass(
+                self.model,
+                inputs=self.watched.inputs,
+                meta=self.watched.meta,
+                ties=ties,
+                recorder=self._sites,
+            )
+            again.run(self.example, counting=False)
         return self._sites
 
     def vectors(self, path: str) -> list[Labels]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from secateur._model import kept_randomness, left_as_found, uncollected, unwrapped
+from secateur._model import left_as_found, uncollected, unwrapped
 from secateur.channels.blame import guilty
 from secateur.channels.dispatch import Pass
 from secateur.channels.groups import INPUT, Attribute, Channels, Group, MacsTerm
@@ -151,7 +151,8 @@ def _channels(model: nn.Module, watched: Pass, example: Any) -> Channels:
     unused = watched.close()
     ties = watched.ties
     trial = Trial(model, example, watched, _kind_of(model), repairs=followed(model, ties))
-    with kept_randomness():
+    with left_as_found(model, values=not watched.meta):
+        model.eval()
         _try_cuts(trial)
     units = trial.units
     tensors = {base.tensor for base in ties.bases} - {INPUT}

@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateur._model import left_as_found, named_tensors
+from secateur._model import left_as_found, tensors_in_place
 from secateur.channels.nested import as_call, tensors_in, with_tensors
 from secateur.errors import WatchError
 
@@ -71,7 +71,7 @@ def _called(model: nn.Module, example: Any, *, meta: bool) -> Calls:
     batch = int(first.shape[0]) if first is not None and first.dim() else 1
     state = {
         name: torch.empty_like(tensor, device="meta") if meta else tensor.detach()
-        for name, tensor in named_tensors(model).items()
+        for name, tensor in tensors_in_place(model).items()
     }
     order: list[str] = []
     counter = FlopCounterMode(display=False)

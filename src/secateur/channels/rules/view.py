@@ -43,6 +43,9 @@ def _within(block: Block, before: range, after: range, old: Sequence[int], new: 
     Until all stretches are done, new axes are counted from 1,000 on.
     """
     axes, table = block
+    if len(axes) == len(before) == 1:
+        made = table if len(after) == 1 else table.reshape([new[axis] for axis in after])
+        return tuple(1000 + axis for axis in after), made
     inside = [axis for axis in axes if axis in before]
     place = axes.index(inside[0])
     rest = (*axes[:place], *axes[place + len(inside) :])
@@ -57,6 +60,8 @@ def _within(block: Block, before: range, after: range, old: Sequence[int], new: 
 def varying(block: Block) -> Block:
     """A block without the axes along which nothing changes; one axis stays."""
     axes, table = block
+    if table.ndim == 1:
+        return block
     keep: list[int] = [place for place in range(table.ndim) if (table != table.take([0], axis=place)).any()]
     if not keep:
         keep = [int(np.argmax(table.shape))]
@@ -105,6 +110,8 @@ def _merged_once(
     ties: Ties, blocks: list[Block], segments: Sequence[tuple[range, range]], old: Sequence[int]
 ) -> list[Block]:
     """The blocks, without those that a stretch of the shape merges with each other: these stay whole."""
+    if len(blocks) < 2:
+        return blocks
     gone: set[int] = set()
     for before, _ in segments:
         here = [n for n, (axes, _) in enumerate(blocks) if any(axis in before for axis in axes)]
@@ -137,8 +144,9 @@ def view(ties: Ties, call: Call) -> None:
 
 def _merges(joint: Joint | None, old: Sequence[int], new: Sequence[int]) -> bool:
     """Whether a view puts joint axes together."""
-    axes = () if joint is None else joint.axes
-    return any(sum(axis in before for axis in axes) > 1 for before, _ in _segments(old, new))
+    return joint is not None and any(
+        sum(axis in before for axis in joint.axes) > 1 for before, _ in _segments(old, new)
+    )
 
 
 def _flattens_input(ties: Ties, x: torch.Tensor, out: torch.Tensor) -> bool:
