@@ -6,7 +6,7 @@ import copy
 import gc
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -231,19 +231,23 @@ def _is_copied_by_its_attributes(kind: type[nn.Module]) -> bool:
 
 def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
     """One attribute's copy."""
-    kind = cast("Callable[[], Any]", type(value))
+    kind = cast("Any", type(value))
     if kind in _ATOMS:
         return value
-    if id(value) in memo:
-        return memo[id(value)]
+    known = memo.get(id(value))
+    if known is not None:
+        return known
     if kind in _CONTAINERS and not value:
-        memo[id(value)] = kind()
-        return memo[id(value)]
+        made: Any = kind()
+        memo[id(value)] = made
+        return made
     if kind is dict:
         memo[id(value)] = table = dict[Any, Any]()
-        for key, entry in cast("dict[Any, Any]", value).items():
+        for key, entry in value.items():
             table[key if type(key) is str else copy.deepcopy(key, memo)] = _copied_value(entry, memo)
         return table
+    if kind is tuple and all(type(entry) in _ATOMS for entry in value):
+        return value
     return copy.deepcopy(value, memo)
 
 

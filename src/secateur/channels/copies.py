@@ -123,8 +123,9 @@ def labels_left(ties: Ties, units: Units, kept: Mapping[tuple[str, int], Labels]
     for base in ties.bases:
         positions = kept.get((base.tensor, base.axis))
         if positions is not None:
-            components = units.component[base.start : base.start + base.size]
-            alive[np.delete(components, positions)] = False
+            gone = np.ones(base.size, dtype=bool)
+            gone[positions] = False
+            alive[units.component[base.start : base.start + base.size][gone]] = False
     return alive[units.component]
 
 

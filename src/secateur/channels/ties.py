@@ -294,13 +294,20 @@ class Ties:
 
 def tensors_of(values: object) -> list[torch.Tensor]:
     """The tensors among arguments, lists included."""
+    found: list[torch.Tensor] = []
+    _gather(values, found)
+    return found
+
+
+def _gather(values: Any, found: list[torch.Tensor]) -> None:
     if isinstance(values, torch.Tensor):
-        return [values]
-    if isinstance(values, (list, tuple)):
-        return [tensor for value in cast("Sequence[object]", values) for tensor in tensors_of(value)]
-    if isinstance(values, dict):
-        return tensors_of(list(cast("dict[object, object]", values).values()))
-    return []
+        found.append(values)
+    elif isinstance(values, (list, tuple, dict)):
+        for value in cast("Any", values).values() if isinstance(values, dict) else cast("Any", values):
+            if isinstance(value, torch.Tensor):
+                found.append(value)
+            elif isinstance(value, (list, tuple, dict)):
+                _gather(value, found)
 
 
 def ties_of(tensors: Iterable[torch.Tensor]) -> Ties | None:

@@ -73,9 +73,7 @@ class _Runs:
         at = np.flatnonzero(np.r_[True, other_axis | other_component])
         counts = np.r_[at[1:], len(self.axis)] - at
         numbers = _mix(self.axis[at] * 1_000_003 + counts)
-        sums = np.zeros(len(starts), dtype=np.uint64)
-        np.add.at(sums, np.searchsorted(starts, at, side="right") - 1, numbers)
-        return sums
+        return np.add.reduceat(numbers, np.searchsorted(at, starts))
 
     def tables(self, mine: Labels, starts: Labels) -> list[tuple[int, Labels]]:
         """For components of one signature: each of their axes, and the positions on it, ``[width, block]``."""

@@ -88,6 +88,10 @@ def elementwise(ties: Ties, call: Call) -> None:
     """All operands are the same axes; so is the result."""
     operands = tensors_of(call.args) + tensors_of(call.kwargs)
     for out in tensors_of(call.out):
+        if len(operands) == 1 and out.shape == operands[0].shape:
+            axes, joint = ties.parts(operands[0])
+            ties.set(out, axes, joint=None if joint is None else Joint(joint.axes, joint.table))
+            continue
         joint = _joint_of(ties, operands, out.shape)
         ties.set(out, broadcast(ties, operands, out.shape), joint=joint)
 

@@ -19,18 +19,28 @@ def _is_plain(tensor: Any) -> bool:
     return isinstance(tensor, torch.Tensor) and tensor.is_meta and tensor.is_floating_point()
 
 
+def _made(x: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """A tensor in another's number format, without ``new_empty``, which is a reference implementation, too."""
+    return torch.empty(shape, dtype=x.dtype, device=x.device)
+
+
+def _like(x: torch.Tensor) -> torch.Tensor:
+    """A tensor like another, axes in the same order."""
+    return _made(x, x.shape) if x.is_contiguous() else torch.empty_like(x)
+
+
 def alone(func: Any, args: Any, kwargs: Any) -> Any:
     """Each element by itself: the result is like the first argument, the others are numbers."""
     x = args[0]
     others = (*args[1:], *kwargs.values())
     plain = _is_plain(x) and not any(isinstance(other, (torch.Tensor, complex)) for other in others)
-    return torch.empty_like(x) if plain else func(*args, **kwargs)
+    return _like(x) if plain else func(*args, **kwargs)
 
 
 def softmax(func: Any, args: Any, kwargs: Any) -> Any:
     """The result is like the first argument, unless another number format is asked for."""
     plain = _is_plain(args[0]) and len(args) == 2 and not kwargs
-    return torch.empty_like(args[0]) if plain else func(*args, **kwargs)
+    return _like(args[0]) if plain else func(*args, **kwargs)
 
 
 def pair(func: Any, args: Any, kwargs: Any) -> Any:
@@ -38,13 +48,13 @@ def pair(func: Any, args: Any, kwargs: Any) -> Any:
     x, y = args[:2]
     if _is_plain(x) and len(args) == 2 and "out" not in kwargs:
         if isinstance(y, (int, float)):
-            return torch.empty_like(x)
+            return _like(x)
         if _is_plain(y) and x.dtype == y.dtype:
             shape = _common(x.shape, y.shape)
             if shape == x.shape and 0 not in x.stride():
-                return torch.empty_like(x)  # the first operand's order of axes is the result's
+                return _like(x)  # the first operand's order of axes is the result's
             if shape is not None and x.is_contiguous() and y.is_contiguous():
-                return x.new_empty(shape)
+                return _made(x, shape)
     return func(*args, **kwargs)
 
 
@@ -73,14 +83,14 @@ def layer_norm(func: Any, args: Any, kwargs: Any) -> Any:
     ):
         return func(*args, **kwargs)
     saved = (*x.shape[:-count], *(1,) * count)
-    return x.new_empty(x.shape), x.new_empty(saved), x.new_empty(saved)
+    return _made(x, x.shape), _made(x, saved), _made(x, saved)
 
 
 def batch_norm(_func: Any, args: Any, _kwargs: Any) -> tuple[torch.Tensor, ...]:
     """The result, and the statistics that it saves for the way back."""
     x, training = args[0], bool(args[5])
-    size = x.shape[1] if training else 0
-    return torch.empty_like(x), x.new_empty(size), x.new_empty(size)
+    size = (x.shape[1] if training else 0,)
+    return _like(x), _made(x, size), _made(x, size)
 
 
 def convolution(func: Any, args: Any, kwargs: Any) -> Any:
@@ -101,7 +111,7 @@ def convolution(func: Any, args: Any, kwargs: Any) -> Any:
         free = [size + 2 * p - r for size, p, r in zip(x.shape[2:], padding, reach, strict=True)]
         if all(room >= 0 for room in free):
             sizes = [room // step + 1 for room, step in zip(free, stride, strict=True)]
-            return x.new_empty((x.shape[0], weight.shape[0], *sizes))
+            return _made(x, (x.shape[0], weight.shape[0], *sizes))
     return func(*args, **kwargs)
 
 
@@ -121,7 +131,7 @@ def cat(func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     if not plain:
         return func(*args, **kwargs)
     shape[dim] = sum(part.shape[dim] for part in parts)
-    return first.new_empty(shape)
+    return _made(first, shape)
 
 
 def addmm(func: Any, args: Any, kwargs: Any) -> Any:
@@ -134,7 +144,7 @@ def addmm(func: Any, args: Any, kwargs: Any) -> Any:
         and bias.shape == b.shape[1:]
         and "out" not in kwargs
     )
-    return a.new_empty((a.shape[0], b.shape[1])) if plain else func(*args, **kwargs)
+    return _made(a, (a.shape[0], b.shape[1])) if plain else func(*args, **kwargs)
 
 
 def upsample(func: Any, args: Any, kwargs: Any) -> Any:
@@ -155,7 +165,7 @@ def norm_along(func: Any, args: Any, kwargs: Any) -> Any:
     gone = {dim % x.dim() for dim in dims}
     keep = len(args) == 4 and bool(args[3])
     sizes = [1 if axis in gone else size for axis, size in enumerate(x.shape) if keep or axis not in gone]
-    return x.new_empty(sizes)
+    return _made(x, sizes)
 
 
 aten = torch.ops.aten
