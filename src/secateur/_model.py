@@ -238,8 +238,7 @@ def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
     if known is not None:
         return known
     if kind in _CONTAINERS and not value:
-        made: Any = kind()
-        memo[id(value)] = made
+        memo[id(value)] = made = cast("Any", kind())
         return made
     if kind is dict:
         memo[id(value)] = table = dict[Any, Any]()

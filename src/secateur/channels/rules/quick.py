@@ -37,6 +37,11 @@ def alone(func: Any, args: Any, kwargs: Any) -> Any:
     return _like(x) if plain else func(*args, **kwargs)
 
 
+def in_place(func: Any, args: Any, kwargs: Any) -> Any:
+    """Each element by itself, written over the first argument: as quick as the quickest that does this."""
+    return torch.relu_(args[0]) if _is_plain(args[0]) else func(*args, **kwargs)
+
+
 def softmax(func: Any, args: Any, kwargs: Any) -> Any:
     """The result is like the first argument, unless another number format is asked for."""
     plain = _is_plain(args[0]) and len(args) == 2 and not kwargs
@@ -156,23 +161,33 @@ def upsample(func: Any, args: Any, kwargs: Any) -> Any:
     return torch.empty((*x.shape[:2], *size), dtype=x.dtype, device=x.device, memory_format=order)
 
 
-def norm_along(func: Any, args: Any, kwargs: Any) -> Any:
-    """The length of the vectors along some axes."""
-    x = args[0]
-    dims: Sequence[int] | None = args[2] if len(args) > 2 else None
-    if not dims or kwargs or len(args) > 4 or not (_is_plain(x) and x.is_contiguous()):
-        return func(*args, **kwargs)
-    gone = {dim % x.dim() for dim in dims}
-    keep = len(args) == 4 and bool(args[3])
-    sizes = [1 if axis in gone else size for axis, size in enumerate(x.shape) if keep or axis not in gone]
-    return _made(x, sizes)
+def along(place: int) -> Quick:
+    """A reduction along the axes that the argument at a place names; the next one says whether they stay, of size one."""
+
+    def reduced(func: Any, args: Any, kwargs: Any) -> Any:
+        x = args[0]
+        dims: Sequence[int] | None = args[place] if len(args) > place else None
+        if not dims or kwargs or len(args) > place + 2 or not (_is_plain(x) and x.is_contiguous()):
+            return func(*args, **kwargs)
+        gone = {dim % x.dim() for dim in dims}
+        keep = len(args) == place + 2 and bool(args[place + 1])
+        sizes = [1 if axis in gone else size for axis, size in enumerate(x.shape) if keep or axis not in gone]
+        return _made(x, sizes)
+
+    return reduced
 
 
 aten = torch.ops.aten
+_ALONE = (
+    aten.clamp, aten.clamp_max, aten.clamp_min, aten.elu, aten.gelu, aten.hardsigmoid, aten.hardswish, aten.hardtanh,
+    aten.leaky_relu, aten.mish, aten.relu, aten.roll, aten.sigmoid, aten.silu, aten.tanh,
+)  # fmt: skip
+_IN_PLACE = (
+    aten.elu_, aten.gelu_, aten.hardsigmoid_, aten.hardswish_, aten.hardtanh_, aten.leaky_relu_, aten.mish_, aten.silu_,
+)  # fmt: skip
 ON_META: dict[Any, Quick] = {
-    **dict.fromkeys(
-        (aten.gelu, aten.hardswish, aten.clamp, aten.clamp_min, aten.clamp_max, aten.roll), alone
-    ),
+    **dict.fromkeys(_ALONE, alone),
+    **dict.fromkeys(_IN_PLACE, in_place),
     **dict.fromkeys((aten.add, aten.sub, aten.mul, aten.div), pair),
     aten._safe_softmax: softmax,
     aten.native_layer_norm: layer_norm,
@@ -182,5 +197,6 @@ ON_META: dict[Any, Quick] = {
     aten.addmm: addmm,
     aten.upsample_bilinear2d: upsample,
     aten.upsample_bicubic2d: upsample,
-    aten.linalg_vector_norm: norm_along,
+    aten.mean: along(1),
+    aten.linalg_vector_norm: along(2),
 }
