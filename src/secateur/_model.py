@@ -27,8 +27,8 @@ _HOOK_TABLES = (
     "_backward_hooks",
 )
 
-_ATOMS = frozenset({bool, int, float, str, type(None)})
-_CONTAINERS = frozenset({OrderedDict, dict, list, set})
+_ATOMS: frozenset[Any] = frozenset({bool, int, float, str, type(None)})
+_CONTAINERS: frozenset[Any] = frozenset({OrderedDict, dict, list, set})
 
 
 @contextmanager
@@ -202,9 +202,10 @@ def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
         >>> copied(model, {id(model[0].weight): weight})[0].weight is weight
         True
     """
-    kinds = {type(module) for module in model.modules()}
-    plain = {kind for kind in kinds if _is_copied_by_its_attributes(kind)}
-    modules = [module for module in model.modules() if type(module) in plain and id(module) not in memo]
+    reached: dict[int, nn.Module] = {}
+    _reach(model, memo, reached)
+    plain = {kind for kind in set(map(type, reached.values())) if _is_copied_by_its_attributes(kind)}
+    modules = [module for module in reached.values() if type(module) in plain]
     for module in modules:
         memo[id(module)] = object.__new__(type(module))
     for module in reversed(modules):  # a module that copies itself finds its children done
@@ -212,6 +213,14 @@ def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
             {name: _copied_value(value, memo) for name, value in module.__getstate__().items()}
         )
     return copy.deepcopy(model, memo)
+
+
+def _reach(module: nn.Module, memo: Mapping[int, Any], reached: dict[int, nn.Module]) -> None:
+    """The modules in a module, itself first, without those that something stands for, and what these contain."""
+    if id(module) not in memo and id(module) not in reached:
+        reached[id(module)] = module
+        for child in module.children():
+            _reach(child, memo, reached)
 
 
 def _is_copied_by_its_attributes(kind: type[nn.Module]) -> bool:
@@ -229,23 +238,23 @@ def _is_copied_by_its_attributes(kind: type[nn.Module]) -> bool:
     return same and not slots and not hasattr(kind, "__deepcopy__")
 
 
-def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
+def _copied_value(value: object, memo: dict[int, Any]) -> Any:
     """One attribute's copy."""
-    kind = cast("Any", type(value))
+    kind = type(value)
     if kind in _ATOMS:
         return value
     known = memo.get(id(value))
     if known is not None:
         return known
     if kind in _CONTAINERS and not value:
-        memo[id(value)] = made = cast("Any", kind())
+        memo[id(value)] = made = kind()
         return made
     if kind is dict:
         memo[id(value)] = table = dict[Any, Any]()
-        for key, entry in value.items():
+        for key, entry in cast("dict[Any, Any]", value).items():
             table[key if type(key) is str else copy.deepcopy(key, memo)] = _copied_value(entry, memo)
         return table
-    if kind is tuple and all(type(entry) in _ATOMS for entry in value):
+    if kind is tuple and all(type(entry) in _ATOMS for entry in cast("tuple[object, ...]", value)):
         return value
     return copy.deepcopy(value, memo)
 

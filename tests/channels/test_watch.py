@@ -346,3 +346,15 @@ def test_the_text_of_channels_is_a_short_summary():
     assert other.startswith("0 groups, 0 units that can go\n")
     assert other.endswith("\noperators without a rule: aten.histc")
     assert len(said) + 1 <= 12
+
+
+def test_a_module_that_is_there_twice_keeps_its_tensors():
+    """Watching gives every tensor back to a module that several others contain."""
+    layer = nn.Linear(4, 4)
+    model = nn.Sequential(nn.Sequential(layer, nn.ReLU()), nn.Sequential(layer, nn.Linear(4, 2)))
+    before = {name: id(tensor) for name, tensor in model.named_parameters(remove_duplicate=False)}
+
+    secateur.watch(model, torch.zeros(1, 4))
+
+    assert {name: id(tensor) for name, tensor in model.named_parameters(remove_duplicate=False)} == before
+    assert not any(tensor.is_meta for tensor in model.parameters())

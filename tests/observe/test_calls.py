@@ -59,3 +59,13 @@ def test_the_network_is_left_as_found():
     assert net.norm.training
     assert not any(module._forward_pre_hooks for module in net.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_a_module_that_is_there_twice_keeps_its_tensors():
+    """Counting gives every tensor back to a module that several others contain."""
+    layer = nn.Linear(4, 4)
+    model = nn.Sequential(nn.Sequential(layer), nn.Sequential(layer))
+
+    calls(model, torch.zeros(1, 4))
+
+    assert not any(tensor.is_meta for tensor in model.parameters())

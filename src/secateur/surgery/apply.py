@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur._model import copied, named_tensors, unwrapped
+from secateur._model import copied, named_tensors, uncollected, unwrapped
 from secateur.channels import INPUT, Group, Member, digest_of, tensors_gone
 from secateur.channels.attributes import fit_attributes, set_attribute
 from secateur.channels.copies import owner_of
@@ -135,11 +135,12 @@ def apply(
         check_wrappers(each, plan)
     parts = _parts(plan)
     check_optimizers(optimizers, network, {**_axes(network, parts), **_gone(network, plan)})
-    for each in copies:
-        cut_inside(each, lambda inner: _cut(inner, plan, parts, (), inplace=True), inplace=True)
-    result = cut_inside(
-        model, lambda inner: _cut(inner, plan, parts, optimizers, inplace=inplace), inplace=inplace
-    )
+    with uncollected():
+        for each in copies:
+            cut_inside(each, lambda inner: _cut(inner, plan, parts, (), inplace=True), inplace=True)
+        result = cut_inside(
+            model, lambda inner: _cut(inner, plan, parts, optimizers, inplace=inplace), inplace=inplace
+        )
     for each in (model, *copies):
         forget_graphs(each)
     return result
