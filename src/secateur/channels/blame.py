@@ -44,10 +44,16 @@ def _suspects(trial: Trial, failure: Failure) -> Iterator[list[Group]]:
 
 
 def _and_alike(trial: Trial, chosen: list[Group], failure: Failure) -> list[Group]:
-    """Groups at fault in one module, and those of the same names in other modules of its class."""
+    """Groups at fault in one module, and at the second failure on the same line, those of the same names in others of its class.
+
+    Not at once: what is at fault in one module (a single head, say) may well be cut in another.
+    """
     if failure.spot is None or not failure.spot.path:
         return chosen
     path = failure.spot.path
+    if failure.spot.site not in trial.failed_at:
+        trial.failed_at.add(failure.spot.site)
+        return chosen
     kind = type(trial.model.get_submodule(path))
     within = [group.name[len(path) :] for group in chosen if group.name.startswith(f"{path}.")]
     names = {f"{other}{name}" for other in trial.paths_of(kind) for name in within}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -40,16 +41,17 @@ class Repair:
 def _removed(group: Group, number: int, sizes: Mapping[tuple[str, int], int]) -> Labels:
     """About a third of the units, scattered; of neighbouring groups not the same ones.
 
-    A prime number stays, so that it is no multiple of a width of something else by chance.
+    A prime number stays, so that it is no multiple of a width of something else by chance. Of groups of one width different
+    numbers stay: code that takes the size of one for another's would else run, and fail once they are cut differently.
 
     Of two in a convolution's group none goes: with a single one it would be taken for a depthwise one.
     """
     if group.width == 2 and any(
-        (member.block > 1 or sizes[member.tensor, member.axis] == 2) and (member.tensor, 2) in sizes
+        sizes[member.tensor, member.axis] == 2 and (member.tensor, 2) in sizes
         for member in group.by_role("read", "write")
     ):
         return np.arange(0)
-    count = group.width - _prime_near_two_thirds(group.width)
+    count = group.width - _primes_near_two_thirds(group.width)[number % _choices(group.width)]
     spread = np.linspace(0, group.width - 1, count).round().astype(np.int64)
     return (spread + number % 2) % group.width
 
@@ -129,16 +131,22 @@ def labels_left(ties: Ties, units: Units, kept: Mapping[tuple[str, int], Labels]
     return alive[units.component]
 
 
-@cache
-def _prime_near_two_thirds(width: int) -> int:
-    """The prime number (or 1) below a width that is nearest to two thirds of it.
+def _choices(width: int) -> int:
+    """From how many prime numbers it is chosen how many units stay."""
+    return next(count for least, count in ((40, 5), (12, 3), (6, 2), (0, 1)) if width >= least)
 
-    >>> [_prime_near_two_thirds(width) for width in (2, 3, 4, 8, 12, 768)]
-    [1, 2, 3, 5, 7, 509]
+
+@cache
+def _primes_near_two_thirds(width: int) -> list[int]:
+    """The prime numbers (or 1) below a width that are nearest to two thirds of it, the nearest first, five at most.
+
+    >>> [_primes_near_two_thirds(width) for width in (2, 3, 4, 12, 768)]
+    [[1], [2, 1], [3, 2, 1], [7, 5, 11, 3, 2], [509, 503, 521, 523, 499]]
     """
     size = 2 * width / 3
     candidates = sorted(range(1, width), key=lambda n: abs(n - size))
-    return next(n for n in candidates if all(n % d for d in range(2, math.isqrt(n) + 1)))
+    primes = (n for n in candidates if all(n % d for d in range(2, math.isqrt(n) + 1)))
+    return list(islice(primes, 5))
 
 
 def owner_of(module: str) -> str:

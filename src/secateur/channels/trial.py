@@ -20,7 +20,7 @@ from secateur.channels.copies import Copies, Repair, carry_out, labels_left, pos
 from secateur.channels.dispatch import Pass
 from secateur.channels.groups import INPUT, Group
 from secateur.channels.inherited import Inherited, Renamed
-from secateur.channels.sites import Sites, Spot, names_of, spot_of_error, text_of
+from secateur.channels.sites import Site, Sites, Spot, names_of, spot_of_error, text_of
 from secateur.channels.ties import Labels
 from secateur.channels.units import Units
 
@@ -48,6 +48,7 @@ class Trial:
     units: Units = field(init=False)
     repairs: list[Repair] = field(default_factory=list[Repair])
     passes: int = 0
+    failed_at: set[Site] = field(default_factory=set[Site])
     _sites: Sites | None = None
     _copies: Copies = field(init=False)
     _labels: dict[tuple[str, int], Labels] = field(init=False)
