@@ -153,3 +153,13 @@ def integers_of(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
                 yield from (
                     (name, place, cast("int", e)) for place, e in enumerate(entries) if cast("int", e) > 1
                 )
+
+
+def parts_of(module: nn.Module) -> Iterator[tuple[str, list[int]]]:
+    """The tuples and lists of several positive integers that a module keeps, such as the sizes of a split: name, values."""
+    for name, value in vars(module).items():
+        if name.startswith("_") or not isinstance(value, (tuple, list)):
+            continue
+        entries = cast("list[object]", list(cast("Any", value)))
+        if len(entries) > 1 and all(type(entry) is int and entry > 0 for entry in entries):
+            yield name, cast("list[int]", entries)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 import numpy as np
 
-from secateur.channels.attributes import integers_of
+from secateur.channels.attributes import integers_of, parts_of
 from secateur.channels.copies import Repair, labels_left, positions_left
 from secateur.channels.sites import Spot, names_of
 from secateur.channels.ties import Labels
@@ -26,17 +27,25 @@ def repair(trial: Trial, failure: Failure) -> tuple[Failure | None] | None:
     )
     names = names_of(trial.model)
     paths = [path for path in _paths(failure.spot) if path in names.values()]
-    for path in paths:
-        for attribute, index, value in integers_of(trial.model.get_submodule(path)):
-            for choice in _choices(trial, path, value, alive):
-                more = _alike(trial, path, attribute, index, choice)
-                known = {(r.module, r.attribute, r.index) for r in more}
-                others = [r for r in trial.repairs if (r.module, r.attribute, r.index) not in known]
-                found = trial.attempt([*others, *more])
-                if found is None or found.calls > failure.calls:
-                    trial.repairs = [*others, *more]
-                    return (found,)
+    for more in (repairs for path in paths for repairs in _repairs(trial, path, alive)):
+        known = {(r.module, r.attribute, r.index) for r in more}
+        others = [r for r in trial.repairs if (r.module, r.attribute, r.index) not in known]
+        found = trial.attempt([*others, *more])
+        if found is None or found.calls > failure.calls:
+            trial.repairs = [*others, *more]
+            return (found,)
     return None
+
+
+def _repairs(trial: Trial, path: str, alive: Labels) -> Iterator[list[Repair]]:
+    """What may follow an axis, in all modules of one class: the sizes of its parts, or one integer."""
+    module = trial.model.get_submodule(path)
+    for attribute, sizes in parts_of(module):
+        for choice in _choices(trial, path, sum(sizes), alive):
+            yield _parts_alike(trial, path, attribute, choice)
+    for attribute, index, value in integers_of(module):
+        for choice in _choices(trial, path, value, alive):
+            yield _alike(trial, path, attribute, index, choice)
 
 
 def keep_in_step(trial: Trial, failure: Failure) -> tuple[Failure | None] | None:
@@ -89,6 +98,21 @@ def _alike(trial: Trial, path: str, attribute: str, index: int | None, choice: i
         values = {(name, place): value for name, place, value in integers_of(module)}
         if choice < len(vectors) and values.get((attribute, index)) == len(vectors[choice]):
             found.append(Repair(other, attribute, index, vectors[choice]))
+    return found
+
+
+def _parts_alike(trial: Trial, path: str, attribute: str, choice: int) -> list[Repair]:
+    """The sizes of an axis' parts, in all modules of one class."""
+    found: list[Repair] = []
+    for other in trial.paths_of(type(trial.model.get_submodule(path))):
+        vectors, sizes = trial.vectors(other), dict(parts_of(trial.model.get_submodule(other))).get(attribute)
+        if sizes is None or choice >= len(vectors) or sum(sizes) != len(vectors[choice]):
+            continue
+        ends = accumulate(sizes)
+        found += [
+            Repair(other, attribute, place, vectors[choice][end - size : end])
+            for place, (size, end) in enumerate(zip(sizes, ends, strict=True))
+        ]
     return found
 
 
