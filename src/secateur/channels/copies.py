@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -38,7 +38,9 @@ class Repair:
     labels: Labels
 
 
-def _removed(group: Group, number: int, sizes: Mapping[tuple[str, int], int]) -> Labels:
+def _removed(
+    group: Group, number: int, sizes: Mapping[tuple[str, int], int], kernels: Container[str]
+) -> Labels:
     """About a third of the units, scattered; of neighbouring groups not the same ones.
 
     A prime number stays, so that it is no multiple of a width of something else by chance. Of groups of one width different
@@ -47,7 +49,7 @@ def _removed(group: Group, number: int, sizes: Mapping[tuple[str, int], int]) ->
     Of two in a convolution's group none goes: with a single one it would be taken for a depthwise one.
     """
     if group.width == 2 and any(
-        sizes[member.tensor, member.axis] == 2 and (member.tensor, 2) in sizes
+        sizes[member.tensor, member.axis] == 2 and (member.tensor in kernels or (member.tensor, 2) in sizes)
         for member in group.by_role("read", "write")
     ):
         return np.arange(0)
@@ -63,7 +65,7 @@ def positions_left(ties: Ties, groups: Sequence[Group]) -> dict[tuple[str, int],
     for number, group in enumerate(groups):
         if group.by_role("input"):
             continue
-        removed = _removed(group, number, sizes)
+        removed = _removed(group, number, sizes, ties.kernels)
         for member in group.members:
             key = member.tensor, member.axis
             if key not in left:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -105,6 +105,13 @@ class _Functions(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def _kernels(model: nn.Module) -> set[str]:
+    """The names of the weights of convolutions: what lies behind their first two axes are no channels."""
+    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+    convolution = nn.modules.conv._ConvNd  # pyright: ignore[reportPrivateUsage] - the class of all of them
+    return {f"{name}.weight".lstrip(".") for name, module in modules if isinstance(module, convolution)}
+
+
 def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(tensor, device=_META)
 
@@ -139,11 +146,18 @@ class Pass:
 
     def _register(self, tensors: Mapping[str, torch.Tensor], *, own: bool) -> None:
         made: dict[int, torch.Tensor] = {}
+        kernels = self.ties.kernels = _kernels(self.model)
         for name, tensor in tensors.items():
             if id(tensor) not in made:
                 stand_in = tensor if own else _on_meta(tensor) if self.meta else tensor.detach()
-                axes = tuple(self.ties.base(name, axis, size) for axis, size in enumerate(tensor.shape))
-                self.ties.set(stand_in, axes, parameter=name)
+                many = 2 if name in kernels else tensor.dim()  # a kernel's positions are no channels
+                axes = (
+                    self.ties.base(name, axis, size, buffer=not isinstance(tensor, nn.Parameter))
+                    if axis < many
+                    else None
+                    for axis, size in enumerate(tensor.shape)
+                )
+                self.ties.set(stand_in, tuple(axes), parameter=name)
                 made[id(tensor)] = stand_in
         if not own:
             places = tensors_in_place(self.model)

@@ -24,10 +24,11 @@ class Inherited(Ties):
         super().__init__()
         self._expected, self._alive, self._uncut = expected, alive, uncut.seen
         self._component, self._blocked = units.component, units.blocked
+        self.bases = uncut.bases
         self._left: dict[int, int] = {}
         self._enough = calls
 
-    def base(self, tensor: str, axis: int, size: int) -> Labels:
+    def base(self, tensor: str, axis: int, size: int, *, buffer: bool = False) -> Labels:  # noqa: ARG002 - it is known
         """The labels that are left of an axis."""
         labels = self._expected[tensor, axis]
         if len(labels) != size:
@@ -94,9 +95,10 @@ class Renamed(Ties):
         """Take the labels of an earlier pass."""
         super().__init__()
         self._labels = {(base.tensor, base.axis): earlier.labels(base) for base in earlier.bases}
+        self.bases = earlier.bases
         self.next_label = earlier.next_label
 
-    def base(self, tensor: str, axis: int, size: int) -> Labels:
+    def base(self, tensor: str, axis: int, size: int, *, buffer: bool = False) -> Labels:  # noqa: ARG002 - it is known
         """The labels that an axis had."""
         labels = self._labels[tensor, axis]
         if len(labels) != size:

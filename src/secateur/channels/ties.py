@@ -9,6 +9,7 @@ units.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,6 +91,7 @@ class Base:
     axis: int
     start: int
     size: int
+    buffer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class Ties:
     """Collects labels, ties and multiply-adds during one forward pass. Knows nothing of the dispatcher."""
 
     bases: list[Base] = field(default_factory=list[Base])
+    kernels: set[str] = field(default_factory=set[str])
     pairs: list[tuple[Labels, Labels]] = field(default_factory=list[tuple[Labels, Labels]])
     fixed: list[tuple[Labels, str]] = field(default_factory=list[tuple[Labels, str]])
     writers: list[Labels] = field(default_factory=list[Labels])
@@ -132,11 +135,21 @@ class Ties:
         self.next_label = start + size
         return np.arange(start, start + size, dtype=np.int64)
 
-    def base(self, tensor: str, axis: int, size: int) -> Labels:
+    def base(self, tensor: str, axis: int, size: int, *, buffer: bool = False) -> Labels:
         """New labels for one axis of a parameter, buffer or input."""
         labels = self.fresh(size)
-        self.bases.append(Base(tensor, axis, int(labels[0]) if size else self.next_label, size))
+        self.bases.append(Base(tensor, axis, int(labels[0]) if size else self.next_label, size, buffer))
         return labels
+
+    def of_buffer(self, labels: Labels) -> bool:
+        """Whether labels are those of a buffer, which nothing writes: a table of numbers."""
+        first = int(labels.flat[0])
+        place = bisect_right(self.bases, first, key=lambda base: base.start) - 1
+        return (
+            place >= 0
+            and self.bases[place].buffer
+            and first < self.bases[place].start + self.bases[place].size
+        )
 
     def labels(self, base: Base) -> Labels:
         """The labels of one axis of a parameter, buffer or input."""

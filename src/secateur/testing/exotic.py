@@ -272,7 +272,7 @@ EXOTIC: dict[str, Construct] = {
     "einsum with a bare parameter": Construct(
         _with(_einsum, matrix=_parameter(8, 8)), _IMAGE, {"stem": 8, "matrix": 8}, counted=False  # one channel: no product
     ),
-    "weight-standardised convolution by batch norm": Construct(_with(_standardised_by_norm, after=_conv(8, 8)), _IMAGE, {"after": 8}),
+    "weight-standardised convolution by batch norm": Construct(_with(_standardised_by_norm, after=_conv(8, 8)), _IMAGE, {"stem": 8, "after": 8}),
     "weight_norm": Construct(_normed(parametrizations.weight_norm), _IMAGE, {"2": 8}),
     "weight_norm of a dense layer": Construct(
         lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), parametrizations.weight_norm(nn.Linear(8, 8)), nn.ReLU(), _head(8)),

@@ -25,11 +25,14 @@ def broadcast(ties: Ties, operands: Sequence[torch.Tensor], shape: Sequence[int]
         for axes, sizes in tracked:
             if -axis <= len(sizes) and sizes[axis] == shape[axis]:
                 full.append(axes[axis])
+        if shape[axis] == 1:  # a constant of one number fits whatever is there
+            full = [entry for entry in full if entry is not None]
         if any(entry is not None for entry in full):
             labels = next(entry for entry in full if entry is not None)
             for other in full:
                 ties.tie(labels, other)
-        result.append(labels)
+        # what is fixed needs no labels, which would be taken for a channel axis further on
+        result.append(labels if all(entry is not None for entry in full) else None)
     return result
 
 
@@ -44,7 +47,7 @@ def settle_outside(ties: Ties, tensor: torch.Tensor, dims: set[int]) -> None:
 def _constrained(
     ties: Ties, operands: Sequence[torch.Tensor], shape: Sequence[int], joint: Joint
 ) -> tuple[set[int], set[int]]:
-    """The joint axes (counted in the result) along which some operand has labels of its own, or is full without any."""
+    """The joint axes (counted in the result) along which some operand has labels of its own, or is a table of numbers."""
     labelled: set[int] = set()
     constant: set[int] = set()
     for operand in operands:
@@ -56,7 +59,8 @@ def _constrained(
             axes = ties.axes(operand)
         for axis in joint.axes:
             if axis >= lead and operand.shape[axis - lead] == shape[axis]:
-                (constant if axes[axis - lead] is None else labelled).add(axis)
+                labels = axes[axis - lead]
+                (constant if labels is None or ties.of_buffer(labels) else labelled).add(axis)
     return labelled, constant
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from secateur.channels.rules.elementwise import settle_outside
 from secateur.channels.rules.shape import pick
 from secateur.channels.ties import Call, Labels, Ties, tensors_of
 
@@ -16,8 +17,9 @@ def slice_(ties: Ties, call: Call) -> None:
     if out.shape[dim] == x.shape[dim]:
         ties.set(out, axes, parameter=ties.parameter(x), joint=joint)
         return
-    if joint is not None and dim in joint.axes:
-        axes, joint = ties.axes(x), None
+    if joint is not None and dim in joint.axes:  # a stretch of a head's width, say: then heads carry
+        settle_outside(ties, x, {dim})
+        axes, joint = ties.parts(x)
     labels = list(axes)
     if labels[dim] is not None:
         positions = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1))

@@ -163,10 +163,23 @@ def as_strided_(ties: Ties, call: Call) -> None:
 # --- joining and dividing -----------------------------------------------------------------------------------------
 
 
+def _settle_alike(ties: Ties, parts: Sequence[torch.Tensor]) -> None:
+    """Of joint axes the one carries that carries in another tensor, if one does."""
+    known = [axes for axes, joint in map(ties.parts, parts) if joint is None]
+    for part in parts:
+        joint = ties.parts(part)[1]
+        carriers = (
+            [axis for axis in joint.axes if any(axes[axis] is not None for axes in known)] if joint else []
+        )
+        if carriers:
+            ties.settle(part, carriers[-1])
+
+
 def cat(ties: Ties, call: Call) -> None:
     """Tensors are joined along an axis, which carries their labels one after the other."""
     parts = [part for part in call.args[0] if part.dim() == call.out.dim()]
     dim = int(call.arg(1, "dim", 0)) % call.out.dim()
+    _settle_alike(ties, parts)
     axes = [ties.axes(part) for part in parts]
     result: list[Labels | None] = []
     for axis in range(call.out.dim()):
