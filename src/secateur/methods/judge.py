@@ -17,6 +17,9 @@ from secateur.methods.settings import ReduceSettings
 GUARDS = 10_000
 """Training examples that guard at most."""
 
+GLANCED = 2_000
+"""Examples on which cuts are compared before any is retrained."""
+
 _SHOWN = 0.95
 """The confidence of the limits that are reported where the bound is on the drop as measured."""
 
@@ -55,10 +58,17 @@ class Judge:
         self.validation = data.validation
         wanted = settings.guard == "on" or (settings.guard == "auto" and data.validation.groups is not None)
         self.examples = (
-            _joined(data.validation, _sample(data.train, settings.seed)) if wanted else data.validation
+            _joined(data.validation, _sample(data.train, settings.seed, GUARDS))
+            if wanted
+            else data.validation
         )
+        self._few = _sample(self.examples, settings.seed, GLANCED)
         self.before: Evaluation = evaluate(unreduced, data.validation, classes=data.classes)
         self._reference = evaluate(unreduced, self.examples).correct if wanted else self.before.correct
+
+    def glance(self, model: nn.Module) -> float:
+        """The mean loss on some of the examples: enough to compare cuts by."""
+        return evaluate(model, self._few).loss
 
     def look(self, model: nn.Module) -> Verdict:
         """Run a candidate."""
@@ -151,11 +161,11 @@ def too_narrow(examples: int, settings: ReduceSettings) -> str | None:
     )
 
 
-def _sample(train: Split, seed: int) -> Split:
-    if len(train) <= GUARDS:
-        return train
+def _sample(split: Split, seed: int, count: int) -> Split:
+    if len(split) <= count:
+        return split
     generator = torch.Generator().manual_seed(seed_for(seed, "guard"))
-    return train.select(torch.randperm(len(train), generator=generator)[:GUARDS])
+    return split.select(torch.randperm(len(split), generator=generator)[:count])
 
 
 def _joined(first: Split, second: Split) -> Split:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from secateur.channels import Channels, Group, watch
 from secateur.cost import Cost, CostModel
-from secateur.criteria import criterion_named, score
+from secateur.criteria import Scores, criterion_named, score
 from secateur.criteria.score import BATCH_SIZE
 from secateur.data import Split, Splits
 from secateur.evaluate import Evaluation
@@ -33,7 +33,7 @@ from secateur.methods.result import Step
 from secateur.methods.seeds import seed_for
 from secateur.methods.settings import ReduceSettings
 from secateur.methods.state import SearchState
-from secateur.observe import Need, observe
+from secateur.observe import Need, Observations, observe
 from secateur.observe.values import AT_READERS
 from secateur.plan import Plan, compensate, plan
 from secateur.surgery import apply
@@ -46,6 +46,9 @@ _FAR = 3.0
 _NOISE = 0.1
 """Cuts whose shock is less than so much of the network's loss are compared by what they save alone."""
 
+_ENTRIES = 20_000_000
+"""Entries of covariances that are held at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
@@ -54,13 +57,21 @@ class _Cut:
     group: Group
     share: float
     plan: Plan
-    found: Verdict
     shock: float
 
     @property
     def width_after(self) -> int:
         """How many units of the layer the cut leaves."""
         return len(self.plan.changes[0].take)
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """What is known of the network in hand before it is cut: scores, its loss at a glance, what readers take in."""
+
+    scores: Scores
+    loss: float
+    observed: dict[str, Observations] = field(default_factory=dict[str, Observations])
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +120,8 @@ class Search:
         self.state.best = max(self.state.best, self.before.accuracy)
         self._sample = _sample(data.train, settings)
         self._answers: Tensor | None = None
-        self._cuts: dict[tuple[int, str, float], _Cut] = {}
+        self._cuts: dict[tuple[str, float], _Cut] = {}
+        self._looks: _Looks | None = None
         self.channels = self.watched(self.model)
         self.unseen = unseen(self.model, self.channels, data.train, settings)
         if model is None:  # refuse before anything runs
@@ -155,21 +167,34 @@ class Search:
     def _looked_at(self, group: Group) -> _Cut:
         """The next cut of a layer and its shock, remembered for as long as the network stays what it is."""
         share = self._share(group.name)
-        key = (self.state.accepted, group.name, share)
-        known = self._cuts.get(key)
+        known = self._cuts.get((group.name, share))
         if known is None:
-            self._cuts = {other: cut for other, cut in self._cuts.items() if other[0] == key[0]}
             made = self._plan(group.name, share)
-            found = self.judge.look(apply(self.model, made))
-            known = self._cuts[key] = _Cut(group, share, made, found, self._shock(found))
+            shock = self.judge.glance(apply(self.model, made)) - self._look().loss
+            known = self._cuts[group.name, share] = _Cut(group, share, made, shock)
         return known
+
+    def _look(self) -> _Looks:
+        """What all cuts of the network in hand have in common, computed when the first is looked at."""
+        if self._looks is None:
+            chosen = chosen_groups(self.channels, layers=self.settings.layers, kinds=self.settings.kinds)
+            scores = score(
+                self.model,
+                self.channels,
+                self.settings.criterion,
+                data=list(self._sample.batches(BATCH_SIZE)),
+                seed=seed_for(self.settings.seed, "score", self.state.accepted),
+                groups=[group.name for group in chosen if group.name not in self.unseen],
+            )
+            self._looks = _Looks(scores, self.judge.glance(self.model))
+        return self._looks
 
     def _saving_for_shock(self, cut: _Cut) -> float:
         """The shares of parameters and multiply-adds that a cut saves, for what it adds to the loss (small rises are noise)."""
         before, after = CostModel(self.channels).total(), cut.plan.after
         saved = self.settings.beta * (1 - after.parameters / before.parameters)
         saved += self.settings.gamma * (1 - after.macs / max(before.macs, 1))
-        return saved / max(cut.shock, _NOISE * (self.current.loss or 0.0), 1e-12)
+        return saved / max(cut.shock, _NOISE * self._look().loss, 1e-12)
 
     def _next_round(self) -> None:
         state = self.state
@@ -201,7 +226,8 @@ class Search:
             self._halve(group)
             return None
         retraining = self.settings.retraining(self.state.round)
-        candidate, found, epochs = apply(self.model, cut.plan), cut.found, 0
+        candidate, epochs = apply(self.model, cut.plan), 0
+        found = self.judge.look(candidate)
         self.state.iteration += 1
         tried = _Tried(group, cut.share, cut.group.width, cut.width_after, cut.shock, cut.plan.after, started)
         self.listener.candidate(self.state.iteration, group, tried.before, tried.after, retraining.epochs)
@@ -229,32 +255,39 @@ class Search:
         learned = max(
             _FAR * self.state.rejected_shock,
             self.state.accepted_shock,
-            self.current.loss or 0.0,  # below, a shock says nothing: it does not even double the loss
+            self._look().loss,  # below, a shock says nothing: it does not even double the loss
         )
         smallest = cut.share / 2 < self.settings.last_share - 1e-12
         return not smallest and cut.shock > learned
 
     def _plan(self, group: str, share: float) -> Plan:
         """Which units of one layer go, and what its readers do about it."""
-        settings = self.settings
-        batches = list(self._sample.batches(BATCH_SIZE))
-        scores = score(
-            self.model,
-            self.channels,
-            settings.criterion,
-            data=batches,
-            seed=seed_for(settings.seed, "score", self.state.accepted, group, share),
-            groups=[group],
-        )
+        settings, scores = self.settings, self._look().scores
         width = self.channels.group(group).width
         at_least_one = max(share, 1.0 / width)
         made = plan(
             self.channels, scores, remove={group: min(at_least_one, (width - 1) / width)}, groups=[group]
         )
         if settings.compensate != "none" and group not in scores.merges:  # a merge is a compensation already
-            seen = observe(self.model, self.channels, batches, needs={Need.COVARIANCE}, groups=[group])
-            made = compensate(made, seen, method=settings.compensate)
+            made = compensate(made, self._observed(group), method=settings.compensate)
         return made
+
+    def _observed(self, group: str) -> Observations:
+        """What the readers of a group take in, seen together with that of other groups, as far as memory should go."""
+        known = self._look().observed
+        if group not in known:
+            asked = [group]
+            entries = self.channels.group(group).width ** 2
+            for name in self._look().scores.values:
+                entries += self.channels.group(name).width ** 2
+                if entries > _ENTRIES:
+                    break
+                if name not in known and name != group:
+                    asked.append(name)
+            batches = list(self._sample.batches(BATCH_SIZE))
+            seen = observe(self.model, self.channels, batches, needs={Need.COVARIANCE}, groups=asked)
+            known.update(dict.fromkeys(asked, seen))
+        return known[group]
 
     def _finish(self, settings: TrainSettings) -> Step:
         """Train what was accepted for longer, and keep that if it is still within the bound and no worse."""
@@ -265,7 +298,7 @@ class Search:
         self.listener.candidate(self.state.iteration, "", 0, 0, settings.epochs)
         epochs = self._train(candidate, settings, ("finish", self.state.iteration), stop=False)
         found = self.judge.look(candidate)
-        tried = _Tried("", 0.0, 0, 0, self._shock(found), cost, started)
+        tried = _Tried("", 0.0, 0, 0, (found.loss or 0.0) - (self.current.loss or 0.0), cost, started)
         accepted = self.judge.within(found, self.state.best) and found.accuracy >= self.current.accuracy
         step = self._judged(tried, found, accepted=accepted, epochs=epochs)
         if accepted:
@@ -344,10 +377,6 @@ class Search:
 
     # --- the bound --------------------------------------------------------------------------------------------------
 
-    def _shock(self, found: Verdict) -> float:
-        """How much the loss rose by a cut, before any retraining."""
-        return (found.loss or 0.0) - (self.current.loss or 0.0)
-
     def _accept(self, candidate: nn.Module, found: Verdict) -> None:
         self.model = candidate
         self.current = found
@@ -355,6 +384,7 @@ class Search:
         self.state.gained = True
         self.state.accepted += 1
         self.state.rejected = {}
+        self._cuts, self._looks = {}, None
         self.channels = self.watched(candidate)
 
     def watched(self, model: nn.Module) -> Channels:
