@@ -101,6 +101,38 @@ def test_numbers_kept_as_attributes_follow_the_cut() -> None:
     cut_exactly(model, x)
 
 
+class Fused(Heads):
+    """Attention as PyTorch's own function computes it, which divides by the root of the width."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, self.width).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out(mixed.transpose(1, 2).reshape(b, n, self.inner))
+
+
+@pytest.mark.parametrize("attention", [Heads, Fused])
+def test_the_width_of_heads_goes_where_it_is_asked_for(attention) -> None:
+    """Every head loses the same positions, the products are those of what is left, and the attributes follow."""
+    model, x = randomise(Embedded(attention)), torch.randn(TOKENS)
+
+    channels = secateur.watch(model, x, attention="width")
+    scores = secateur.score(model, channels, "l1")
+    small = secateur.apply(model, secateur.plan(channels, scores, remove={"first.qkv": 0.5}))
+
+    group = channels.group("first.qkv")
+    assert (group.width, group.exact) == (4, False)
+    assert (small.first.heads, small.first.width, small.first.inner) == (3, 2, 6)
+    for ratio, seed in ((0.3, 0), (0.5, 1), (0.7, 2)):
+        check_cut(model, x, random_plan(channels, ratio=ratio, seed=seed))
+
+
+def test_an_unknown_part_of_attention_is_refused() -> None:
+    """The message names the two that there are."""
+    with pytest.raises(secateur.errors.SettingsError, match="must be 'heads' or 'width'"):
+        secateur.watch(nn.Linear(2, 2), torch.zeros(1, 2), attention="keys")  # type: ignore[arg-type]
+
+
 def test_sizes_taken_from_another_tensor_go_in_step() -> None:
     """Code that takes the input's width for the heads' loses a head with as many channels of what it is added to."""
     model, x = randomise(Embedded(InStep)), torch.randn(TOKENS)

@@ -6,12 +6,13 @@ from secateur.channels.groups import INPUT, Attribute, Channels, Fixed, Group, M
 from secateur.channels.own import Added, follow, rule
 from secateur.channels.pass_through import PassThrough
 from secateur.channels.rules.elementwise import elementwise
-from secateur.channels.ties import Call, Labels, Ties
+from secateur.channels.ties import Attention, Call, Labels, Ties
 from secateur.channels.watch import digest_of, watch
 
 __all__ = [
     "INPUT",
     "Added",
+    "Attention",
     "Attribute",
     "Block",
     "Call",

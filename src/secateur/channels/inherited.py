@@ -24,7 +24,7 @@ class Inherited(Ties):
         super().__init__()
         self._expected, self._alive, self._uncut = expected, alive, uncut.seen
         self._component, self._blocked = units.component, units.blocked
-        self.bases = uncut.bases
+        self.bases, self.attention = uncut.bases, uncut.attention
         self._left: dict[int, int] = {}
         self._enough = calls
 
@@ -95,7 +95,7 @@ class Renamed(Ties):
         """Take the labels of an earlier pass."""
         super().__init__()
         self._labels = {(base.tensor, base.axis): earlier.labels(base) for base in earlier.bases}
-        self.bases = earlier.bases
+        self.bases, self.attention = earlier.bases, earlier.attention
         self.next_label = earlier.next_label
 
     def base(self, tensor: str, axis: int, size: int, *, buffer: bool = False) -> Labels:  # noqa: ARG002 - it is known

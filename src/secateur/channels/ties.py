@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from torch import nn
 
 Labels: TypeAlias = NDArray[np.int64]
 Axes: TypeAlias = "tuple[Labels | None, ...]"
+Attention: TypeAlias = Literal["heads", "width"]
+"""What of attention may go: whole heads, or positions of every head's width."""
 
 FIXED = 0
 _ATTRIBUTE = "_secateur_axes"
@@ -108,6 +110,7 @@ class Ties:
 
     bases: list[Base] = field(default_factory=list[Base])
     kernels: set[str] = field(default_factory=set[str])
+    attention: Attention = "heads"
     pairs: list[tuple[Labels, Labels]] = field(default_factory=list[tuple[Labels, Labels]])
     fixed: list[tuple[Labels, str]] = field(default_factory=list[tuple[Labels, str]])
     writers: list[Labels] = field(default_factory=list[Labels])

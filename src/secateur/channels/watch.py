@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -19,9 +19,10 @@ from secateur.channels.leaves import leaves_closed
 from secateur.channels.mend import keep_in_step, repair
 from secateur.channels.nested import as_call, tensors_in, with_tensors
 from secateur.channels.own import followed
+from secateur.channels.ties import Attention, Ties
 from secateur.channels.trial import Trial
 from secateur.channels.units import Units
-from secateur.errors import ModelError, WatchError
+from secateur.errors import ModelError, SettingsError, WatchError
 
 
 def _batch_size(example: Any) -> int:
@@ -30,10 +31,10 @@ def _batch_size(example: Any) -> int:
     return int(first.shape[0]) if first is not None and first.dim() else 1
 
 
-def _watched(model: nn.Module, example: Any, *, inputs: bool, meta: bool) -> Pass:
+def _watched(model: nn.Module, example: Any, *, inputs: bool, meta: bool, attention: Attention) -> Pass:
     """The eval pass, and one in train mode where parts of the network run only there."""
     with left_as_found(model, values=not meta):
-        watched = Pass(model, inputs=inputs, meta=meta)
+        watched = Pass(model, inputs=inputs, meta=meta, ties=Ties(attention=attention))
         model.eval()
         watched.run(example, counting=True)
         watched.run_in_train_mode(example)
@@ -47,7 +48,9 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:200]}"
 
 
-def watch(model: nn.Module, example: Any, *, inputs: bool = False) -> Channels:
+def watch(
+    model: nn.Module, example: Any, *, inputs: bool = False, attention: Attention = "heads"
+) -> Channels:
     """Find the channels of a network by watching one forward pass.
 
     The pass runs on meta tensors: no arithmetic is done. Every operator says which axes are the same axis; what is tied
@@ -62,6 +65,10 @@ def watch(model: nn.Module, example: Any, *, inputs: bool = False) -> Channels:
             keyword arguments. Values do not matter, shapes do.
         inputs: Whether the features of the (first) input may be removed too: its channels, or single positions where the
             network flattens it at once.
+        attention: What of attention may go: whole ``heads``, or positions of the ``width`` that all heads of a layer have. The
+            second is not exact: products of queries and keys are those of the positions that are left, and most networks'
+            code divides them by the root of the width. Where heads have a norm of their own, or positions that are turned
+            (rotary ones), whole heads go all the same.
 
     Returns:
         The groups of channels, what is fixed and why, the operators without a rule, and what everything costs.
@@ -69,6 +76,7 @@ def watch(model: nn.Module, example: Any, *, inputs: bool = False) -> Channels:
     Raises:
         WatchError: The forward pass failed.
         ModelError: A tensor has no shape yet.
+        SettingsError: ``attention`` is neither.
 
     Example:
         >>> import torch
@@ -77,6 +85,8 @@ def watch(model: nn.Module, example: Any, *, inputs: bool = False) -> Channels:
         >>> watch(net, torch.zeros(1, 1, 8, 8)).groups
         (Group('0', width=4: 0.weight[0] write, 0.bias[0] carry, 3.weight[1] read),)
     """
+    if attention not in get_args(Attention):
+        raise SettingsError(f"attention={attention!r} must be 'heads' or 'width'")
     model = unwrapped(model)
     lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
     if lazy is not None:
@@ -85,16 +95,16 @@ def watch(model: nn.Module, example: Any, *, inputs: bool = False) -> Channels:
     if inputs:
         example = _kept_features(model, example)
     with leaves_closed(), uncollected():
-        return _channels(model, _watched_somehow(model, example, inputs=inputs), example)
+        return _channels(model, _watched_somehow(model, example, inputs=inputs, attention=attention), example)
 
 
-def _watched_somehow(model: nn.Module, example: Any, *, inputs: bool) -> Pass:
+def _watched_somehow(model: nn.Module, example: Any, *, inputs: bool, attention: Attention = "heads") -> Pass:
     """Watched on meta tensors, or on real ones where the network's forward reads values."""
     try:
-        return _watched(model, example, inputs=inputs, meta=True)
+        return _watched(model, example, inputs=inputs, meta=True, attention=attention)
     except Exception as first:  # any error of the user's forward; told below if it stays
         try:
-            watched = _watched(model, example, inputs=inputs, meta=False)
+            watched = _watched(model, example, inputs=inputs, meta=False, attention=attention)
         except Exception as error:
             shapes = [tuple(tensor.shape) for tensor in tensors_in(list(as_call(example)))]
             raise WatchError(

@@ -115,4 +115,7 @@ BatchSize: TypeAlias = Annotated[int | None, _option("Examples a step.")]
 Augment: TypeAlias = Annotated[
     str | None, _option("Random changes to training examples: none, shift, flip-shift, signal.")
 ]
+Attention: TypeAlias = Annotated[
+    str | None, _option("What of attention may go: whole heads (the default), or their width.")
+]
 Seed: TypeAlias = Annotated[int | None, _option("What every random choice follows from (default 0).")]

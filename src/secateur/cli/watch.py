@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 import typer
@@ -42,6 +42,7 @@ def watch(
         str | None, typer.Option(help="One example's shape: 3,224,224.", show_default=False)
     ] = None,
     inputs: Annotated[bool, typer.Option("--inputs", help="Input features may go, too.")] = False,
+    attention: o.Attention = None,
     full: Annotated[bool, typer.Option("--full", help="Show every block, equal ones too.")] = False,
     groups: Annotated[
         bool,
@@ -65,7 +66,9 @@ def watch(
     shape = o.shape(input_shape) if input_shape else _known_shape(source, network)
     example = torch.zeros(1, *shape)
     with doing(f"watching {network}"):
-        channels = watch_network(source.model, example, inputs=inputs)
+        channels = watch_network(
+            source.model, example, inputs=inputs, attention=cast("Any", attention or "heads")
+        )
     with doing("looking for blocks"):
         blocks, note = _blocks(source, channels, example)
     if as_json:

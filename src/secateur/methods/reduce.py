@@ -195,7 +195,7 @@ def _check_outputs(model: nn.Module, data: Splits) -> None:
 def _check_cuttable(model: nn.Module, data: Splits, settings: ReduceSettings) -> None:
     """Refuse an unknown criterion, and a network of which nothing may go, before there is a folder."""
     criterion_named(settings.criterion)
-    channels = watch(model, data.train.inputs[:1], inputs=settings.inputs)
+    channels = watch(model, data.train.inputs[:1], inputs=settings.inputs, attention=settings.attention)
     hidden = unseen(model, channels, data.train, settings)
     check_choice(channels, layers=settings.layers, kinds=settings.kinds, unseen=hidden)
 

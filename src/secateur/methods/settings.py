@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from secateur.channels import Attention
 from secateur.errors import SettingsError
 from secateur.evaluate import Drop
 from secateur.train import TrainSettings
@@ -44,6 +45,7 @@ class ReduceSettings(BaseModel):
         layers: Only groups whose names match one of these patterns (``conv*``); None for all.
         kinds: Only groups written by modules of these classes (``Linear``); None for all.
         inputs: Whether features of the network's input may be removed, too.
+        attention: What of attention may go: whole ``heads``, or positions of all heads' ``width`` (see `secateur.watch`).
         choose: Which layer's cut is tried next: that of the greatest ``potential`` times operation size (as printed), which
             looks at sizes alone; or by its ``shock``: every layer's next cut is tried without retraining, and the one that
             saves most for what it adds to the loss is taken. The second costs a look at the validation data a layer.
@@ -93,6 +95,7 @@ class ReduceSettings(BaseModel):
     layers: tuple[str, ...] | None = None
     kinds: tuple[str, ...] | None = None
     inputs: bool = False
+    attention: Attention = "heads"
     choose: Literal["potential", "shock"] = "shock"
     beta: float = Field(default=1.0, ge=0)
     gamma: float = Field(default=1.0, ge=0)

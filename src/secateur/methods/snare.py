@@ -389,7 +389,9 @@ class Search:
 
     def watched(self, model: nn.Module) -> Channels:
         """The channels of a network on this data."""
-        return watch(model, self.data.train.inputs[:1], inputs=self.settings.inputs)
+        return watch(
+            model, self.data.train.inputs[:1], inputs=self.settings.inputs, attention=self.settings.attention
+        )
 
     def _judged(self, tried: _Tried, found: Verdict, *, accepted: bool, epochs: int) -> Step:
         drop = found.drop

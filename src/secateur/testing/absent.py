@@ -19,6 +19,11 @@ _STATISTICS = frozenset(
 _NORMS = frozenset({aten.native_layer_norm, aten.native_group_norm, aten.native_batch_norm})
 
 
+_ATTENTION = frozenset(
+    {aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_flash_attention}
+)
+
+
 class Absent(TorchDispatchMode):
     """Inside, an element that is not a number is absent: sums over products and statistics run over the others.
 
@@ -32,6 +37,8 @@ class Absent(TorchDispatchMode):
         """Run one operator."""
         named = dict(kwargs or {})
         operator = func.overloadpacket
+        if operator in _ATTENTION:
+            return _attended(args, named)
         if operator in _PRODUCTS:
             args = _PRODUCTS[operator](args)
         elif operator in _STATISTICS:
@@ -75,6 +82,21 @@ _PRODUCTS: dict[Any, Callable[[Sequence[Any]], tuple[Any, ...]]] = {
     aten.baddbmm: _product(1),
     aten.convolution: _convolution,
 }
+
+
+def _attended(args: Sequence[Any], named: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """``softmax(q k^T / root of width) v``: the width is what is present of it."""
+    q, k, v = (_zero(x, -1) if place < 2 else x for place, x in enumerate(args[:3]))
+    width = _places(args[0], [args[0].dim() - 1]).get(args[0].dim() - 1)
+    count = args[0].shape[-1] if width is None else len(width)
+    scale = named.get("scale")
+    scores = (q @ k.transpose(-2, -1)) * (count**-0.5 if scale is None else scale)
+    mask = named.get("attn_mask")
+    if mask is not None:
+        scores = scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, -torch.inf)
+    if next((arg for arg in args if arg is True), False):  # causal
+        scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf)
+    return scores.softmax(-1) @ v, scores.logsumexp(-1)
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------

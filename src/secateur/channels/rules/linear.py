@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from secateur.channels.ties import Call, Ties
+from secateur.channels.ties import Call, Labels, Ties
 
 _ACTIVATIONS = "is summed over in a product of two activations, which no weight reads"
 
@@ -14,10 +14,7 @@ def _contract(ties: Ties, a: torch.Tensor, axis_a: int, b: torch.Tensor, axis_b:
     """Tie the axis over which two matrices are multiplied."""
     labels_a, labels_b = ties.axes(a)[axis_a], ties.axes(b)[axis_b]
     if ties.parameter(a) is None and ties.parameter(b) is None:
-        for labels in (labels_a, labels_b):  # no weight reads them: they go together or not at all
-            if labels is not None:
-                ties.tie_rows(labels[:, None])
-        ties.tie(labels_a, labels_b, _ACTIVATIONS)
+        _without_reader(ties, labels_a, labels_b)
         return
     ties.tie(labels_a, labels_b, "reads an axis of the input")
     weight, column = (b, axis_b) if ties.parameter(b) is not None else (a, axis_a)
@@ -25,16 +22,30 @@ def _contract(ties: Ties, a: torch.Tensor, axis_a: int, b: torch.Tensor, axis_b:
     ties.write(weight, 2 * weight.dim() - 3 - column)  # the other one of the last two axes
 
 
-def settle_heads(ties: Ties, tensor: torch.Tensor) -> None:
-    """Of an axis that was divided into heads and their widths, whole heads are what can go.
+def _without_reader(ties: Ties, a: Labels | None, b: Labels | None) -> None:
+    """Tie what is summed over in a product of two activations, which no weight reads.
 
-    A narrower head would divide by the root of its width in most networks' code, so that cutting it is not exact.
+    Such channels go together or not at all. Only as the width of heads, where that is asked for, they may go one by one: each
+    is one term of the products, which are then those of what is left, as with a norm.
+    """
+    for labels in (a, b):
+        if labels is not None:
+            ties.norm(labels) if ties.attention == "width" else ties.tie_rows(labels[:, None])
+    ties.tie(a, b, _ACTIVATIONS)
+
+
+def settle_heads(ties: Ties, tensor: torch.Tensor) -> None:
+    """Of an axis that was divided into heads and their widths, whole heads are what can go, or else positions of the width.
+
+    A narrower head divides by the root of its width in most networks' code, so that cutting it is not exact.
     """
     joint = ties.parts(tensor)[1]
     if joint is None:
         return
+    width = [axis for axis in joint.axes if axis >= tensor.dim() - 2]
     batch = [axis for axis in joint.axes if axis < tensor.dim() - 2]
-    ties.settle(tensor, batch[-1] if batch else joint.axes[-1])
+    chosen = (width or batch) if ties.attention == "width" else (batch or width)
+    ties.settle(tensor, chosen[-1])
 
 
 def _matmul(ties: Ties, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
@@ -111,8 +122,11 @@ def attention(ties: Ties, call: Call) -> None:
     for operand in (q, k, v):
         settle_heads(ties, operand)
     axes = [ties.axes(operand) for operand in (q, k, v)]
-    for labels in (axes[0][-1], axes[1][-1]):
-        ties.fix(labels, "is the width of a head, by whose root the products are divided")
+    if ties.attention == "width":
+        _without_reader(ties, axes[0][-1], axes[1][-1])
+    else:
+        for labels in (axes[0][-1], axes[1][-1]):
+            ties.fix(labels, "is the width of a head, by whose root the products are divided")
     heads = axes[0][1]
     for other in axes[1:]:
         if other[1] is None or heads is None or len(other[1]) == len(heads):
@@ -120,7 +134,7 @@ def attention(ties: Ties, call: Call) -> None:
         else:  # grouped queries: each of k and v serves several heads
             ties.tie(heads, np.repeat(other[1], len(heads) // len(other[1])))
     count = float(q.shape[0] * q.shape[2] * k.shape[2])
-    ties.macs(count, (heads, q.shape[1]), (None, q.shape[3]))
+    ties.macs(count, (heads, q.shape[1]), (axes[0][-1], q.shape[3]))
     ties.macs(count, (heads, q.shape[1]), (axes[2][-1], v.shape[3]))
     out = call.result
     ties.set(out, (axes[0][0], heads, axes[0][2], axes[2][-1]))
