@@ -223,7 +223,7 @@ def test_a_merge_is_not_undone_by_compensation(digits: Splits, net: nn.Module) -
     from secateur.methods import Search
 
     search = Search(net, digits, SETTINGS.but(criterion="similarity"))
-    made = search._plan("dense1", 0.5)
+    made = search._looked_at(search.channels.group("dense1")).plan
 
     assert list(made.changes[0].mixes) == ["*"]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from secateur.channels import Channels, Group, watch
 from secateur.cost import Cost, CostModel
-from secateur.criteria import Scores, criterion_named, score
+from secateur.criteria import criterion_named
 from secateur.criteria.score import BATCH_SIZE
 from secateur.data import Split, Splits
 from secateur.evaluate import Evaluation
+from secateur.methods.cuts import Cut, Cuts
 from secateur.methods.judge import Judge, Verdict
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.potential import check_choice, chosen_groups, potentials
@@ -33,9 +34,8 @@ from secateur.methods.result import Step
 from secateur.methods.seeds import seed_for
 from secateur.methods.settings import ReduceSettings
 from secateur.methods.state import SearchState
-from secateur.observe import Need, Observations, observe
+from secateur.observe import Need, observe
 from secateur.observe.values import AT_READERS
-from secateur.plan import Plan, compensate, plan
 from secateur.surgery import apply
 from secateur.train import EpochRecord, TrainSettings, fit, teacher_logits
 
@@ -45,33 +45,6 @@ _FAR = 3.0
 
 _NOISE = 0.1
 """Cuts whose shock is less than so much of the network's loss are compared by what they save alone."""
-
-_ENTRIES = 20_000_000
-"""Entries of covariances that are held at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """The next cut of a layer, and how much the loss rises by it before any retraining."""
-
-    group: Group
-    share: float
-    plan: Plan
-    shock: float
-
-    @property
-    def width_after(self) -> int:
-        """How many units of the layer the cut leaves."""
-        return len(self.plan.changes[0].take)
-
-
-@dataclass(frozen=True, slots=True)
-class _Looks:
-    """What is known of the network in hand before it is cut: scores, its loss at a glance, what readers take in."""
-
-    scores: Scores
-    loss: float
-    observed: dict[str, Observations] = field(default_factory=dict[str, Observations])
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +93,7 @@ class Search:
         self.state.best = max(self.state.best, self.before.accuracy)
         self._sample = _sample(data.train, settings)
         self._answers: Tensor | None = None
-        self._cuts: dict[tuple[str, float], _Cut] = {}
-        self._looks: _Looks | None = None
+        self._cuts: Cuts | None = None
         self.channels = self.watched(self.model)
         self.unseen = unseen(self.model, self.channels, data.train, settings)
         if model is None:  # refuse before anything runs
@@ -149,7 +121,7 @@ class Search:
             self._next_round()
         return None
 
-    def _pick(self) -> _Cut | None:
+    def _pick(self) -> Cut | None:
         """The cut to try next, of those open: of the layer that promises most, or the one that saves most for its shock."""
         settings, state = self.settings, self.state
         chosen = chosen_groups(self.channels, layers=settings.layers, kinds=settings.kinds)
@@ -164,37 +136,27 @@ class Search:
         most = max(ranked.values(), key=lambda entry: entry.score * self._share(entry.group.name))
         return self._looked_at(most.group)
 
-    def _looked_at(self, group: Group) -> _Cut:
-        """The next cut of a layer and its shock, remembered for as long as the network stays what it is."""
-        share = self._share(group.name)
-        known = self._cuts.get((group.name, share))
-        if known is None:
-            made = self._plan(group.name, share)
-            shock = self.judge.glance(apply(self.model, made)) - self._look().loss
-            known = self._cuts[group.name, share] = _Cut(group, share, made, shock)
-        return known
-
-    def _look(self) -> _Looks:
-        """What all cuts of the network in hand have in common, computed when the first is looked at."""
-        if self._looks is None:
+    def _looked_at(self, group: Group) -> Cut:
+        """The next cut of a layer, remembered for as long as the network stays what it is."""
+        if self._cuts is None:
             chosen = chosen_groups(self.channels, layers=self.settings.layers, kinds=self.settings.kinds)
-            scores = score(
+            self._cuts = Cuts(
                 self.model,
                 self.channels,
-                self.settings.criterion,
-                data=list(self._sample.batches(BATCH_SIZE)),
-                seed=seed_for(self.settings.seed, "score", self.state.accepted),
-                groups=[group.name for group in chosen if group.name not in self.unseen],
+                self.settings,
+                groups=[one.name for one in chosen if one.name not in self.unseen],
+                judge=self.judge,
+                sample=self._sample,
+                number=self.state.accepted,
             )
-            self._looks = _Looks(scores, self.judge.glance(self.model))
-        return self._looks
+        return self._cuts.of(group, self._share(group.name))
 
-    def _saving_for_shock(self, cut: _Cut) -> float:
+    def _saving_for_shock(self, cut: Cut) -> float:
         """The shares of parameters and multiply-adds that a cut saves, for what it adds to the loss (small rises are noise)."""
         before, after = CostModel(self.channels).total(), cut.plan.after
         saved = self.settings.beta * (1 - after.parameters / before.parameters)
         saved += self.settings.gamma * (1 - after.macs / max(before.macs, 1))
-        return saved / max(cut.shock, _NOISE * self._look().loss, 1e-12)
+        return saved / max(cut.shock, _NOISE * cut.loss, 1e-12)
 
     def _next_round(self) -> None:
         state = self.state
@@ -218,7 +180,7 @@ class Search:
 
     # --- one candidate ----------------------------------------------------------------------------------------------
 
-    def _candidate(self, cut: _Cut) -> Step | None:
+    def _candidate(self, cut: Cut) -> Step | None:
         """Cut, retrain, decide. None if the size was passed over."""
         started = time.perf_counter()
         group = cut.group.name
@@ -246,7 +208,7 @@ class Search:
         self.listener.step(step)
         return step
 
-    def _passed_over(self, cut: _Cut) -> bool:
+    def _passed_over(self, cut: Cut) -> bool:
         """Whether what was learned says that retraining cannot make this cut good; else the smallest size is always tried."""
         if not self.settings.learn_shares:
             return False
@@ -255,39 +217,10 @@ class Search:
         learned = max(
             _FAR * self.state.rejected_shock,
             self.state.accepted_shock,
-            self._look().loss,  # below, a shock says nothing: it does not even double the loss
+            cut.loss,  # below, a shock says nothing: it does not even double the loss
         )
         smallest = cut.share / 2 < self.settings.last_share - 1e-12
         return not smallest and cut.shock > learned
-
-    def _plan(self, group: str, share: float) -> Plan:
-        """Which units of one layer go, and what its readers do about it."""
-        settings, scores = self.settings, self._look().scores
-        width = self.channels.group(group).width
-        at_least_one = max(share, 1.0 / width)
-        made = plan(
-            self.channels, scores, remove={group: min(at_least_one, (width - 1) / width)}, groups=[group]
-        )
-        if settings.compensate != "none" and group not in scores.merges:  # a merge is a compensation already
-            made = compensate(made, self._observed(group), method=settings.compensate)
-        return made
-
-    def _observed(self, group: str) -> Observations:
-        """What the readers of a group take in, seen together with that of other groups, as far as memory should go."""
-        known = self._look().observed
-        if group not in known:
-            asked = [group]
-            entries = self.channels.group(group).width ** 2
-            for name in self._look().scores.values:
-                entries += self.channels.group(name).width ** 2
-                if entries > _ENTRIES:
-                    break
-                if name not in known and name != group:
-                    asked.append(name)
-            batches = list(self._sample.batches(BATCH_SIZE))
-            seen = observe(self.model, self.channels, batches, needs={Need.COVARIANCE}, groups=asked)
-            known.update(dict.fromkeys(asked, seen))
-        return known[group]
 
     def _finish(self, settings: TrainSettings) -> Step:
         """Train what was accepted for longer, and keep that if it is still within the bound and no worse."""
@@ -384,7 +317,7 @@ class Search:
         self.state.gained = True
         self.state.accepted += 1
         self.state.rejected = {}
-        self._cuts, self._looks = {}, None
+        self._cuts = None
         self.channels = self.watched(candidate)
 
     def watched(self, model: nn.Module) -> Channels:
