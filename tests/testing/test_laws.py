@@ -59,6 +59,19 @@ def test_a_cut_that_takes_the_wrong_units_of_one_tensor_is_caught(tensor):
     assert relative_error(found, right) > 1e-4
 
 
+def test_fused_attention_does_not_hide_what_is_absent():
+    """PyTorch computes an encoder layer in eval mode as one operator: the oracle takes it apart."""
+    layer = nn.TransformerEncoderLayer(12, 3, dim_feedforward=10, batch_first=True)
+    model = randomise(nn.Sequential(nn.Linear(7, 12), layer, nn.Linear(12, 2))).eval()
+    x = torch.randn(2, 5, 7)
+    channels = secateur.watch(model, x)
+
+    plan = secateur.plan(channels, secateur.score(model, channels, "random"), remove=0.4)
+
+    assert any(not group.exact for group in plan.groups)
+    assert check_cut(model, x, plan) < 1e-12
+
+
 def test_wrong_outputs_are_told_with_figures():
     """The message says by how much the outputs differ, and for which plan."""
     model, x, plan = case()

@@ -175,6 +175,9 @@ EXOTIC: dict[str, Construct] = {
         _between(lambda y: y.repeat_interleave(2, 1), after=16), _IMAGE, {"stem": 8, "second": 6}
     ),
     "pixel shuffle": Construct(_between(lambda y: F.pixel_shuffle(y, 2), after=2), _IMAGE, {"stem": 2, "second": 6}),
+    "a channel as a gate": Construct(
+        _between(lambda y: y * y[:, :1].sigmoid()), _IMAGE, {"stem": 7, "second": 6}
+    ),
     "windows": Construct(_between(_windows), _IMAGE, {"stem": 8, "second": 6}),
     "im2col": Construct(
         _between(lambda y: F.unfold(y, 3, padding=1).reshape(len(y), -1, *y.shape[2:]), after=72), _IMAGE, {"stem": 8, "second": 6}

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.backends import mha
 
 from secateur.channels import INPUT
 from secateur.channels.branches import switched_off
@@ -71,8 +72,13 @@ class _Unread(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network."""
-        with Absent():
-            return self.model(*args, **kwargs)
+        before = mha.get_fastpath_enabled()
+        mha.set_fastpath_enabled(False)  # it is one operator, in which nothing can be absent
+        try:
+            with Absent():
+                return self.model(*args, **kwargs)
+        finally:
+            mha.set_fastpath_enabled(before)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from secateur.channels.rules.elementwise import settle_outside
-from secateur.channels.rules.shape import pick
+from secateur.channels.rules.shape import CODE, pick
 from secateur.channels.ties import Call, Labels, Ties, tensors_of
 
 
@@ -20,10 +20,12 @@ def slice_(ties: Ties, call: Call) -> None:
     if joint is not None and dim in joint.axes:  # a stretch of a head's width, say: then heads carry
         settle_outside(ties, x, {dim})
         axes, joint = ties.parts(x)
-    labels = list(axes)
-    if labels[dim] is not None:
-        positions = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1))
-        labels[dim] = axes[dim][positions]  # pyright: ignore[reportOptionalSubscript] - it is not None
+    labels, whole = list(axes), axes[dim]
+    if whole is not None:
+        stretch: Labels = whole[call.arg(2, "start") : call.arg(3, "end") : call.arg(4, "step", 1)]
+        if len(stretch) == 1:  # without it, the code would take its neighbour
+            ties.fix(stretch, CODE)
+        labels[dim] = stretch
     ties.set(out, labels, joint=joint)
 
 
