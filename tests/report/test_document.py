@@ -13,6 +13,18 @@ from secateur.errors import FileFormatError
 from secateur.report import Bound, Change, Report
 
 
+def test_a_test_split_that_is_too_small_to_tell_is_said_to_be() -> None:
+    """A measured drop beyond the bound whose limits reach into it is no proof of anything."""
+    fine = Change.of_drop(0.2, upper=0.4)
+
+    def said(upper: float) -> str:
+        test = Change.of_drop(1.1, upper=upper)
+        return Bound.judge(max_drop=1.0, reference=99.0, validation=fine, test=test).statement
+
+    assert said(2.5).endswith("outside the bound, by less than its examples can tell.")
+    assert said(1.15).endswith("outside the bound.")
+
+
 def test_json_and_back_is_the_same() -> None:
     """A report that is written and read is equal, and gives the same text again."""
     report = sample()

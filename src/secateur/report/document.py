@@ -167,8 +167,10 @@ class Bound(Value):
         if test is None:
             words.append("There is no test split.")
         else:
+            held = -test.points <= max_drop
             words.append(
-                f"On test, read once, the measured accuracy {_moved(test.points)}: {_within(-test.points <= max_drop)} the bound."
+                f"On test, read once, the measured accuracy {_moved(test.points)}: {_within(held)} the bound"
+                f"{'' if held or -test.high > max_drop else ', by less than its examples can tell'}."
             )
         return cls(
             max_drop=max_drop,
