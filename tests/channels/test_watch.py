@@ -358,3 +358,47 @@ def test_a_module_that_is_there_twice_keeps_its_tensors():
 
     assert {name: id(tensor) for name, tensor in model.named_parameters(remove_duplicate=False)} == before
     assert not any(tensor.is_meta for tensor in model.parameters())
+
+
+class Unread(nn.Module):
+    """What a gate or an output computes, no layer reads: only a statistic does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.gate = nn.Linear(5, 8), nn.Linear(8, 3), nn.Linear(5, 6)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.b(self.a(x).relu())
+        return y.sigmoid().amax(-1), y * self.gate(x).sigmoid().mean(1, keepdim=True)
+
+
+def test_what_only_a_statistic_reads_stays() -> None:
+    """Classes of which the greatest is taken, and a gate's channels, are no layer's to lose; scores need no reader then."""
+    model, x = Unread(), torch.randn(2, 5)
+
+    channels = secateur.watch(model, x)
+
+    assert widths(channels) == {"a": 8}
+    assert {
+        one.tensor for one in channels.fixed if one.reason == "is read by no layer, only by a statistic"
+    } == {
+        "gate.weight",
+        "gate.bias",
+    }
+
+
+class Stretch(nn.Module):
+    """A statistic over channels that the code takes by their positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        return self.b(y) + y[:, 1:4].mean(1, keepdim=True)
+
+
+def test_a_statistic_over_a_fixed_stretch_of_channels_keeps_them_whole() -> None:
+    """After a cut the code would take other channels, as many as before, so that nothing would seem wrong."""
+    assert secateur.watch(Stretch(), torch.randn(2, 5)).groups == ()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from secateur.channels.ties import Call, Labels, MisfitError, Ties, tensors_of
 from secateur.channels.units import Units
 
@@ -25,6 +27,7 @@ class Inherited(Ties):
         self._expected, self._alive, self._uncut = expected, alive, uncut.seen
         self._component, self._blocked = units.component, units.blocked
         self.bases, self.attention = uncut.bases, uncut.attention
+        self._statistics = uncut.statistics
         self._left: dict[int, int] = {}
         self._enough = calls
 
@@ -61,6 +64,15 @@ class Inherited(Ties):
         """Check that what is fixed now was fixed before."""
         if labels is not None and not self._blocked[self._component[labels]].all():
             raise MisfitError(reason, self._component[labels.reshape(-1)])
+
+    def norm(self, labels: Labels | None) -> None:
+        """Check that a statistic is taken over what is left of the same channels: no layer would read another one's."""
+        if labels is None or not self._uncut or self.calls not in self._statistics:
+            return
+        met = self._component[labels]
+        before = [known[self._alive[known]] for known in self._statistics[self.calls]]
+        if not any(np.array_equal(met, self._component[left]) for left in before):
+            raise MisfitError("a statistic is taken over other channels", met, self._component[before[0]])
 
     def note(self, call: Call) -> None:
         """Check that what came out is as large as what is left of what came out of the uncut network."""

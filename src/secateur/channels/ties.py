@@ -116,6 +116,7 @@ class Ties:
     writers: list[Labels] = field(default_factory=list[Labels])
     readers: list[Labels] = field(default_factory=list[Labels])
     inexact: list[Labels] = field(default_factory=list[Labels])
+    statistics: dict[int, list[Labels]] = field(default_factory=dict[int, list[Labels]])
     unknown: Counter[str] = field(default_factory=Counter[str])
     products: list[Product] = field(default_factory=list[Product])
     biases: dict[str, str] = field(default_factory=dict[str, str])
@@ -293,6 +294,7 @@ class Ties:
         """Say that a norm takes statistics over an axis: cutting it changes what stays."""
         if labels is not None:
             self.inexact.append(labels)
+            self.statistics.setdefault(self.calls, []).append(labels)
 
     def bias(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Say which bias belongs to a weight."""

@@ -100,6 +100,10 @@ class Trial:
             reason = f"cannot be cut: {type(failure.error).__name__}: {lines[0][:200]}"
         if not groups:
             raise RuntimeError("a trial failed though nothing was cut") from failure.error
+        self.fix(groups, reason)
+
+    def fix(self, groups: Sequence[Group], reason: str) -> None:
+        """Fix groups for a reason."""
         ties = self.watched.ties
         bases = {(base.tensor, base.axis): base for base in ties.bases}
         for member in (member for group in groups for member in group.members):

@@ -67,7 +67,8 @@ def watch(
             network flattens it at once.
         attention: What of attention may go: whole ``heads``, or positions of the ``width`` that all heads of a layer have. The
             second is not exact: products of queries and keys are those of the positions that are left, and most networks'
-            code divides them by the root of the width. Where heads have a norm of their own, or positions that are turned
+            code divides them by the root of the width. No layer reads queries and keys, so score them by their weights (``l1``).
+            Other products of two activations can lose their terms then, too. Where heads have a norm of their own, or positions that are turned
             (rotary ones), whole heads go all the same.
 
     Returns:
@@ -157,10 +158,26 @@ def _try_cuts(trial: Trial) -> None:
         failure = trial.attempt(trial.repairs)
 
 
+def _leave_unread(trial: Trial) -> None:
+    """Fix what only statistics read, such as outputs of which the greatest is taken: no layer would learn of a cut."""
+    if trial.watched.ties.attention == "width":  # queries and keys have no reader
+        return
+    unread = [
+        group
+        for group in trial.units.groups
+        if not group.exact
+        and not group.by_role("read", "input")
+        and not any(member.axis for member in group.by_role("carry"))  # a weight computed from it may read
+    ]
+    if unread:
+        trial.fix(unread, "is read by no layer, only by a statistic")
+
+
 def _channels(model: nn.Module, watched: Pass, example: Any) -> Channels:
     unused = watched.close()
     ties = watched.ties
     trial = Trial(model, example, watched, _kind_of(model), repairs=followed(model, ties))
+    _leave_unread(trial)
     with left_as_found(model, values=not watched.meta):
         model.eval()
         _try_cuts(trial)

@@ -99,10 +99,10 @@ class Judge:
         greater as it lies above the unreduced network's: the allowance for sampling stays the same.
         """
         limit = self.settings.limit(verdict.drop)
-        if verdict.guard is not None:
-            limit = max(limit, verdict.guard)
         if self.settings.reference == "best":
             limit += best - verdict.accuracy - verdict.drop.points
+        if verdict.guard is not None:
+            limit = max(limit, verdict.guard)
         return limit
 
     def within(self, verdict: Verdict, best: float) -> bool:

@@ -95,7 +95,9 @@ class Search:
         self._answers: Tensor | None = None
         self._cuts: Cuts | None = None
         self.channels = self.watched(self.model)
-        self.unseen = unseen(self.model, self.channels, data.train, settings)
+        # of the unreduced network, so that a resumed search leaves the same layers alone
+        first = self.channels if model is None else self.watched(unreduced)
+        self.unseen = unseen(unreduced, first, data.train, settings)
         if model is None:  # refuse before anything runs
             check_choice(self.channels, layers=settings.layers, kinds=settings.kinds, unseen=self.unseen)
 
@@ -354,7 +356,7 @@ class Search:
             return "trained on, and no worse" if accepted else "training on did not help"
         if accepted:
             return f"within {bound} {f'after {epochs} epochs' if epochs else 'without retraining'}"
-        if found.guard is not None and found.guard > self.settings.limit(found.drop):
+        if found.guard is not None and found.guard >= self.judge.limit(found, self.state.best):
             return f"{found.guard:.2f} points lost on training examples, beyond {bound}"
         most = " at most" if self.settings.confidence else ""
         return f"{self.judge.limit(found, self.state.best):.2f} points lost{most}, beyond {bound}"
