@@ -31,15 +31,17 @@ PACKAGES = (
 
 
 def _commit() -> str:
-    """The commit that ran, marked where the working tree differed from it."""
-    run = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+    """The commit that ran, marked where what ran differed from it (results do not run)."""
+    commit = _git("describe", "--always", "--exclude=*", "--abbrev=12")
+    changed = _git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{RESULTS.relative_to(ROOT)}"
     )
-    return run.stdout.strip() or "unknown"
+    return (commit + ("-dirty" if changed else "")) or "unknown"
+
+
+def _git(*words: str) -> str:
+    run = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    return run.stdout.strip()
 
 
 def _processor() -> str:

@@ -88,7 +88,7 @@ MNIST = ReduceSettings(
     retrain_examples=20_000,
     rounds=3,
     patience=1.6,
-    finish=adam(30, distil_weight=0.0, augment="shift", shift=1),
+    finish=adam(40, distil_weight=0.7, augment="shift", shift=1),
 )
 DENSE = MNIST.but(
     inputs=True,
