@@ -1,6 +1,7 @@
 """A small trained network, and how to call the program in this process and in another."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,15 @@ def one_thread(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def interrupts_heard():
+    """Ctrl-C reaches the processes that tests start, also where these run in a shell's background, which ignores it."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
