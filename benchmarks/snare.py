@@ -107,10 +107,10 @@ PHONE = ReduceSettings(
     finish=sgd(60, weight_decay=0.0, clip=1.0, augment="signal"),
 )
 RESNET = ReduceSettings(
-    max_drop=1.5,
+    max_drop=2.5,
     beta=0.0,
     gamma=2.0,
-    first_share=0.32,
+    first_share=0.4,
     retrain=TrainSettings(
         epochs=3,
         lr=0.02,
@@ -119,13 +119,14 @@ RESNET = ReduceSettings(
         ema=0.99,
         keep="last",
         clip=1.0,
+        precision="bf16",
         augment="flip-shift",
         shift=4,
     ),
     retrain_examples=4_000,
     rounds=1,
-    max_iterations=30,
-    finish=sgd(15, lr=0.05, augment="flip-shift", shift=4),
+    max_iterations=24,
+    finish=sgd(15, lr=0.05, precision="bf16", augment="flip-shift", shift=4),
 )
 
 TASKS: dict[str, Task] = {
@@ -167,8 +168,8 @@ TASKS: dict[str, Task] = {
     "resnet20": Task(
         "resnet20",
         "cifar10:10000",
-        sgd(30, lr=0.1, augment="flip-shift", shift=4),
-        {"ours, 1.5 points": RESNET, "ours, 2.5 points": RESNET.but(max_drop=2.5)},
+        sgd(30, lr=0.1, precision="bf16", augment="flip-shift", shift=4),
+        {"ours, 2.5 points": RESNET},
     ),
 }
 
