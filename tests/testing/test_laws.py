@@ -17,6 +17,7 @@ from secateur.testing import (
     check_cut,
     check_forecast,
     check_left_as_found,
+    macs_of,
     outputs_of,
     randomise,
     relative_error,
@@ -139,3 +140,23 @@ def test_randomise_leaves_no_default_and_no_trace():
     torch.set_rng_state(before)
     randomise(a, 8)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class ClassToken(nn.Module):
+    """A view of a parameter goes into a layer, as CaiT's class token does."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.ones(1, 1, 4))
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.layer(self.token.expand(len(x), -1, -1)) + x[..., :3]
+
+
+def test_macs_of_a_parameters_view():
+    """Named after CaiT, on which PyTorch's counter failed: the view asks for gradients where none are recorded."""
+    model = ClassToken()
+
+    assert macs_of(model, torch.zeros(2, 1, 4)) == 12.0
+    assert all(parameter.requires_grad for parameter in model.parameters())

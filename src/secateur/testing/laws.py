@@ -130,6 +130,19 @@ def _taken_apart() -> Generator[None]:
         mha.set_fastpath_enabled(before[1])
 
 
+@contextmanager
+def _frozen(model: nn.Module) -> Generator[None]:
+    """Inside, no parameter asks for gradients: PyTorch's counter cannot hook views of those that do when none are recorded."""
+    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in asking:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
+
+
 def macs_of(model: nn.Module, example: Any) -> float:
     """Multiply-adds for one example, as PyTorch's own counter finds them while the network runs.
 
@@ -140,7 +153,7 @@ def macs_of(model: nn.Module, example: Any) -> float:
     6.0
     """
     counter = FlopCounterMode(display=False)
-    with _taken_apart(), counter:
+    with _taken_apart(), _frozen(model), counter:
         outputs_of(model, example)
     args, kwargs = as_call(example)
     batch = next(tensors_in([*args, kwargs])).shape[0]
