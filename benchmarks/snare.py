@@ -142,6 +142,7 @@ TASKS: dict[str, Task] = {
         sgd(20, augment="shift", shift=1),
         {
             "ours, 0.95 points": MNIST.but(max_drop=0.95),
+            "ours, 1.05 points": MNIST.but(max_drop=1.05),
             "ours, 1.15 points": MNIST.but(max_drop=1.15),
             "as printed": plain(0.5),
         },
