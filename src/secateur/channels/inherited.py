@@ -40,6 +40,11 @@ class Inherited(Ties):
             )
         return labels
 
+    def one_unit(self, labels: Labels) -> bool:
+        """Whether all of several labels are one unit's, such as those of the only head that is left."""
+        met = self._component[labels.reshape(-1)]
+        return met.size > 1 and bool((met == met[0]).all())
+
     def tie(
         self,
         a: Labels | None,

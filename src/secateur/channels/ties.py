@@ -155,6 +155,10 @@ class Ties:
             and first < self.bases[place].start + self.bases[place].size
         )
 
+    def one_unit(self, labels: Labels) -> bool:  # noqa: ARG002 - it is known on trial only
+        """Whether several labels are known to be one unit's, so that they do not show along which axis units differ."""
+        return False
+
     def labels(self, base: Base) -> Labels:
         """The labels of one axis of a parameter, buffer or input."""
         return np.arange(base.start, base.start + base.size, dtype=np.int64)

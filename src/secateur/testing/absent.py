@@ -90,6 +90,8 @@ def _attended(args: Sequence[Any], named: Mapping[str, Any]) -> tuple[Tensor, Te
     width = _places(args[0], [args[0].dim() - 1]).get(args[0].dim() - 1)
     count = args[0].shape[-1] if width is None else len(width)
     scale = named.get("scale")
+    # grouped queries: each of k and v serves several heads
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     scores = (q @ k.transpose(-2, -1)) * (count**-0.5 if scale is None else scale)
     mask = named.get("attn_mask")
     if mask is not None:

@@ -60,7 +60,10 @@ def _constrained(
         for axis in joint.axes:
             if axis >= lead and operand.shape[axis - lead] == shape[axis]:
                 labels = axes[axis - lead]
-                (constant if labels is None or ties.of_buffer(labels) else labelled).add(axis)
+                if labels is not None and not ties.of_buffer(labels):
+                    labelled.add(axis)
+                elif shape[axis] > 1:  # a constant of one number fits whatever is there
+                    constant.add(axis)
     return labelled, constant
 
 

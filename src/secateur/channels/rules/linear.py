@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from secateur.channels.ties import Call, Labels, Ties
+from secateur.channels.ties import Axes, Call, Labels, Ties
 
 _ACTIVATIONS = "is summed over in a product of two activations, which no weight reads"
 
@@ -133,11 +133,23 @@ def attention(ties: Ties, call: Call) -> None:
             ties.tie(heads, other[1])
         else:  # grouped queries: each of k and v serves several heads
             ties.tie(heads, np.repeat(other[1], len(heads) // len(other[1])))
+    for labels in (axes[1][2], axes[2][2]):
+        ties.fix(labels, "is run over by softmax")
+    _masked(ties, call.arg(3, "attn_mask"), (axes[0][0], heads, axes[0][2], None))
     count = float(q.shape[0] * q.shape[2] * k.shape[2])
     ties.macs(count, (heads, q.shape[1]), (axes[0][-1], q.shape[3]))
     ties.macs(count, (heads, q.shape[1]), (axes[2][-1], v.shape[3]))
     out = call.result
     ties.set(out, (axes[0][0], heads, axes[0][2], axes[2][-1]))
+
+
+def _masked(ties: Ties, mask: object, scores: Axes) -> None:
+    """Tie what is added to the products ``[b, heads, n, m]`` to them, such as a table of positions that has a column a head."""
+    if not isinstance(mask, torch.Tensor):  # in its place some operators have the share that is dropped
+        return
+    for place, labels in enumerate(reversed(ties.axes(mask)), start=1):
+        if mask.shape[-place] > 1 and mask.stride(-place) > 0:  # else it is the same all along the axis
+            ties.tie(scores[-place], labels)
 
 
 aten = torch.ops.aten

@@ -90,7 +90,8 @@ def reshape(
                 block = _within(block, before, after, old, new)  # noqa: PLW2901
         if all(axis < 1000 for axis in block[0]):
             continue  # an axis of size one at the end, which is gone
-        blocks.append(varying((tuple(axis % 1000 for axis in block[0]), block[1])))
+        found = (tuple(axis % 1000 for axis in block[0]), block[1])
+        blocks.append(found if ties.one_unit(block[1]) else varying(found))
     result: list[Labels | None] = [None] * len(new)
     divided: list[Joint] = []
     for block in blocks:

@@ -1,0 +1,80 @@
+"""Attention as its users write it: what is added by head goes with its head, rotary positions leave whole heads free."""
+
+import pytest
+import torch
+from tests.strategies import random_plan
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import secateur
+from secateur.testing import check_cut, randomise
+
+TOKENS = torch.randn(2, 5, 6)
+
+
+class Attention(nn.Module):
+    """Grouped queries in one operator, with a bias for each head and place, or with rotary positions."""
+
+    def __init__(self, *, heads: int = 4, key_heads: int = 4, width: int = 4, rotary: bool = False) -> None:
+        super().__init__()
+        self.width, self.rotary = width, rotary
+        self.q, self.k = nn.Linear(6, heads * width), nn.Linear(6, key_heads * width)
+        self.v, self.out = nn.Linear(6, key_heads * width), nn.Linear(heads * width, 5)
+        self.bias = nn.Embedding(9, heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            layer(x).view(*x.shape[:2], -1, self.width).transpose(1, 2) for layer in (self.q, self.k, self.v)
+        )
+        places = torch.arange(x.shape[1], device=x.device)
+        mask = None
+        if self.rotary:
+            angle = places[:, None] / torch.arange(1, self.width // 2 + 1, device=x.device).repeat(2)
+            q, k = (y * angle.cos() + _turned(y) * angle.sin() for y in (q, k))
+        else:
+            mask = self.bias(places[:, None] - places + 4).permute(2, 0, 1)[None]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class Peeking(Attention):
+    """Its forward reads a value, so that it is watched on real tensors, on which attention is one operator."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if float(x.sum()) > -1e9 else -x)
+
+
+def _turned(x: Tensor) -> Tensor:
+    first, second = x.chunk(2, -1)
+    return torch.cat([-second, first], -1)
+
+
+@pytest.mark.parametrize("kind", [Attention, Peeking])
+@pytest.mark.parametrize("key_heads", [4, 2])
+def test_what_is_added_by_head_goes_with_its_head(kind, key_heads):
+    """A column of a table of biases by place belongs to the head that it is added to (T5, on real tensors, kept its own ones)."""
+    model = randomise(kind(key_heads=key_heads))
+    channels = secateur.watch(model, TOKENS)
+
+    (group,) = channels.groups
+    assert group.width == key_heads
+    assert {member.tensor for member in group.members} >= {
+        "q.weight",
+        "v.weight",
+        "out.weight",
+        "bias.weight",
+    }
+    for seed in range(4):
+        check_cut(model, TOKENS, random_plan(channels, ratio=0.5, seed=seed))
+
+
+@pytest.mark.parametrize("kind", [Attention, Peeking])
+@pytest.mark.parametrize("key_heads", [4, 2])
+def test_heads_with_rotary_positions_can_go(kind, key_heads):
+    """Positions are turned within a head; that one of two is left on trial pins nothing (it left Llama's heads whole)."""
+    model = randomise(kind(key_heads=key_heads, rotary=True))
+    channels = secateur.watch(model, TOKENS)
+
+    assert [group.width for group in channels.groups] == [key_heads]
+    for seed in range(4):
+        check_cut(model, TOKENS, random_plan(channels, ratio=0.5, seed=seed))
