@@ -44,6 +44,33 @@ def test_constructs_have_the_groups_that_were_found_by_hand(name: str):
     assert not channels.notes
 
 
+class Masked(nn.Module):
+    """Chooses by a mask of one or two axes of a convolution's result; the next layer reads the others."""
+
+    def __init__(self, axes: int, reads: int) -> None:
+        super().__init__()
+        self.axes, self.stem, self.head = axes, nn.Conv2d(3, 6, 3, padding=1), nn.Linear(reads, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.stem(x)
+        if self.axes == 2:
+            return self.head(y[torch.ones(y.shape[:2], dtype=torch.bool)].flatten(1))
+        y = y.flatten(2).transpose(1, 2)
+        return self.head(y[torch.ones(y.shape[:2], dtype=torch.bool)])
+
+
+def test_a_mask_chooses_along_as_many_axes_as_it_has():
+    """Channels that a mask chooses among stay; those beside the axes of a mask can go, with what the mask was made of known."""
+    beside = secateur.watch(Masked(1, 6), IMAGE)
+    assert widths(beside) == {"stem": 6}
+    assert not beside.unknown_ops
+    check_cut(randomise(Masked(1, 6)), IMAGE, random_plan(beside, ratio=0.5, seed=0))
+
+    among = secateur.watch(Masked(2, 16), IMAGE)
+    assert not among.groups
+    assert "is indexed by positions that are data" in {fixed.reason for fixed in among.fixed}
+
+
 def test_members_say_who_writes_carries_and_reads():
     """Every tensor that a channel runs through is a member, with its role and the positions that a unit owns."""
     group = secateur.watch(small(), IMAGE).group("0")

@@ -150,6 +150,12 @@ def _in_place(m: Any, y: Tensor) -> Tensor:
     return m.after(out).relu()
 
 
+def _rows_set(y: Tensor, values: Tensor | float) -> Tensor:
+    out = y.clone()
+    out[:, :, torch.tensor([0, 3])] = values
+    return out
+
+
 def _parameter(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(shape))
 
@@ -199,6 +205,10 @@ EXOTIC: dict[str, Construct] = {
     ),
     "softmax over channels": Construct(_between(lambda y: y.softmax(1)), _IMAGE, {"second": 6}),
     "written into zeros": Construct(_with(_in_place, after=_conv(12, 8)), _IMAGE, {"after": 8}),
+    "rows set to a number": Construct(_with(lambda _, y: _rows_set(y, 0.0)), _IMAGE, {"stem": 8}),
+    "rows set to those of another tensor": Construct(
+        _with(lambda m, y: _rows_set(y, m.other(y)[:, :, torch.tensor([1, 2])]), other=_conv(8, 8)), _IMAGE, {"stem": 8}
+    ),
     "flattened to a literal size": Construct(
         lambda: Wired(
             lambda m, x: m.head(m.hidden(m.stem(x).relu().view(-1, 8 * 64)).relu()),

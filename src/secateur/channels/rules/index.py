@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from secateur.channels.rules.elementwise import settle_outside
 from secateur.channels.rules.shape import CODE, pick
-from secateur.channels.ties import Call, Labels, Ties, tensors_of
+from secateur.channels.ties import Call, Labels, Ties
 
 
 def slice_(ties: Ties, call: Call) -> None:
@@ -36,21 +38,58 @@ def select(ties: Ties, call: Call) -> None:
     pick(ties, call, call.out, dim, int(call.args[2]) % x.shape[dim])
 
 
-def index(ties: Ties, call: Call) -> None:
-    """Axes are indexed by tensors of positions: those axes and the positions stay as they are."""
-    x, indices = call.tensor(0), list(call.args[1])
-    axes = list(ties.axes(x))
-    used = [dim for dim, entry in enumerate(indices) if entry is not None]
-    for entry in tensors_of(indices):
-        for labels in ties.axes(entry):
-            ties.fix(labels, "chooses positions of another tensor")
+def _chosen(ties: Ties, axes: list[Labels | None], indices: Sequence[torch.Tensor | None]) -> set[int]:
+    """The axes that are indexed by tensors of positions, or by masks (of one axis or more): they stay as they are."""
+    used: set[int] = set()
+    dim = 0
+    for entry in indices:
+        count = 1
+        if entry is not None:
+            count = entry.dim() if entry.dtype in (torch.bool, torch.uint8) else 1
+            used.update(range(dim, dim + count))
+            for labels in ties.axes(entry):
+                ties.fix(labels, "chooses positions of another tensor")
+        dim += count
     for dim in used:
         ties.fix(axes[dim], "is indexed by positions that are data")
-    kept: list[Labels | None] = [labels for dim, labels in enumerate(axes) if dim not in used]
-    adjacent = used == list(range(used[0], used[0] + len(used)))
-    place = used[0] if adjacent else 0
-    result = kept[:place] + [None] * (call.out.dim() - len(kept)) + kept[place:]
-    ties.set(call.out, result)
+    return used
+
+
+def _indexed(axes: Sequence[Labels | None], used: set[int], count: int) -> list[Labels | None]:
+    """The labels of what was chosen, which has so many axes: those of the axes that are not indexed, around the others."""
+    first = min(used)
+    adjacent = used == set(range(first, first + len(used)))
+    kept = [labels for dim, labels in enumerate(axes) if dim not in used]
+    place = first if adjacent else 0
+    return kept[:place] + [None] * (count - len(kept)) + kept[place:]
+
+
+def index(ties: Ties, call: Call) -> None:
+    """Axes are indexed by tensors of positions: those axes and the positions stay as they are."""
+    axes = list(ties.axes(call.tensor(0)))
+    used = _chosen(ties, axes, call.args[1])
+    ties.set(call.out, _indexed(axes, used, call.out.dim()))
+
+
+def index_put(ties: Ties, call: Call) -> None:
+    """Values are written to positions that are data: axes that are not indexed are those of the values, too."""
+    x, indices, values = call.tensor(0), call.args[1], call.tensor(2)
+    axes = list(ties.axes(x))
+    used = _chosen(ties, axes, indices)
+    chosen = _indexed(axes, used, max(len(axes) - len(used) + 1, values.dim()))
+    for place, labels in enumerate(reversed(ties.axes(values)), start=1):
+        if values.shape[-place] > 1:
+            ties.tie(chosen[-place], labels)
+    for dim in used:
+        axes[dim] = None
+    ties.set(call.out, axes)
+
+
+def nonzero(ties: Ties, call: Call) -> None:
+    """Positions are found in data: how many there are, no channel says."""
+    for labels in ties.axes(call.tensor(0)):
+        ties.fix(labels, "chooses positions of another tensor")
+    ties.set(call.out, (None, None))
 
 
 def index_select(ties: Ties, call: Call) -> None:
@@ -86,6 +125,9 @@ RULES = {
     aten.slice: slice_,
     aten.select: select,
     aten.index: index,
+    aten.index_put: index_put,
+    aten.index_put_: index_put,
+    aten.nonzero: nonzero,
     aten.index_select: index_select,
     aten.gather: gather,
 }
