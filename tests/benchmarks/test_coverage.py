@@ -84,7 +84,7 @@ def test_the_list_is_whole(models):
     }
     assert {entry.family for entry in entries} >= {f"timm.{module}" for module in timm.list_modules()}
     assert families["timm"] >= 150
-    assert families["hf"] == 2
+    assert families["hf"] >= 2
     assert all(entry.parameters > 0 and entry.shape for entry in entries)
 
 
