@@ -121,11 +121,19 @@ class Units:
         written, read = _joined(self.ties.writers), _joined(self.ties.readers)
         roles[written] = 1
         both = read[roles[read] == 1]
-        self.blocked[self.component[both]] = True
-        if len(both):
-            self.ties.fix(both, "is written and read by the same weight")
         roles[read] = 2
+        roles[both] = 0  # as what it is in an embedding that is a head, too: its columns go with the channels
+        rows = both[self._axes_of(both) == 0]  # units of a layer whose weight, transposed, reads them
+        self.blocked[self.component[rows]] = True
+        if len(rows):
+            self.ties.fix(rows, "is written and read by the same weight")
         return roles
+
+    def _axes_of(self, labels: Labels) -> NDArray[np.int64]:
+        """On which axes of their tensors labels are."""
+        starts = np.array([base.start for base in self.ties.bases], dtype=np.int64)
+        axes = np.array([base.axis for base in self.ties.bases], dtype=np.int64)
+        return axes[np.searchsorted(starts, labels, side="right") - 1]
 
     def _role(self, base: Base) -> Role:
         if base.tensor == INPUT:

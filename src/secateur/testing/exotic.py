@@ -99,10 +99,10 @@ def _multihead() -> nn.Module:
     )  # fmt: skip
 
 
-def _tied_embeddings() -> nn.Module:
+def _tied_embeddings(norm: nn.Module) -> nn.Module:
     return Wired(
-        lambda m, x: F.linear(m.body(m.table((x[..., 0] > 0).long())).relu(), m.table.weight),
-        table=nn.Embedding(7, 8), body=nn.Linear(8, 8),
+        lambda m, x: F.linear(m.body(m.norm(m.table((x[..., 0] > 0).long()))).relu(), m.table.weight),
+        table=nn.Embedding(7, 8), norm=norm, body=nn.Linear(8, 8),
     )  # fmt: skip
 
 
@@ -262,7 +262,8 @@ EXOTIC: dict[str, Construct] = {
     "attention of separate projections": Construct(_attention(key_heads=4), _TOKENS, {"embed": 8}),
     "grouped-query attention": Construct(_attention(key_heads=2), _TOKENS, {"embed": 8}),
     "nn.MultiheadAttention": Construct(_multihead, _TOKENS, {"embed": 2}),
-    "tied embeddings": Construct(_tied_embeddings, _TOKENS, {}),
+    "tied embeddings": Construct(lambda: _tied_embeddings(nn.Identity()), _TOKENS, {"body": 8}),
+    "tied embeddings under a norm": Construct(lambda: _tied_embeddings(nn.LayerNorm(8)), _TOKENS, {"body": 8}),
     "tied autoencoder": Construct(_tied_autoencoder, (4, 6), {}),
     "RMSNorm": Construct(
         lambda: nn.Sequential(nn.Linear(6, 8), nn.RMSNorm(8), nn.GELU(), _head(8)), (4, 6), {"0": 8}
