@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import secateur
 from secateur.channels import Channels
 from secateur.errors import ModelError, NothingToCutError, WatchError
-from secateur.testing import CONSTRUCTS, EXOTIC, Wired, check_cut, check_left_as_found, randomise
+from secateur.testing import CONSTRUCTS, EXOTIC, Wired, check_cut, check_left_as_found, randomise, unread
 
 _ALL = {**CONSTRUCTS, **EXOTIC}
 
@@ -69,6 +69,58 @@ def test_a_mask_chooses_along_as_many_axes_as_it_has():
     among = secateur.watch(Masked(2, 16), IMAGE)
     assert not among.groups
     assert "is indexed by positions that are data" in {fixed.reason for fixed in among.fixed}
+
+
+class Encoder(nn.Module):
+    """Is never called itself: its user calls ``encode`` and ``decide``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block, self.head = nn.Linear(4, 6), Added(6), nn.Linear(6, 3)
+
+    def encode(self, x: torch.Tensor, *, scale: float) -> torch.Tensor:
+        return self.block(self.stem(x * scale).relu())
+
+    def decide(self, code: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"scores": self.head(code)}
+
+
+class Added(nn.Module):
+    """A residual block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(width, 5), nn.Linear(5, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.outer(self.inner(x).relu())
+
+
+def test_a_network_is_run_as_its_user_runs_it():
+    """With a function of one's own, networks are watched, scored, cut and searched for blocks that are never called themselves."""
+
+    def scores_of(model: nn.Module, example: tuple[torch.Tensor, float]) -> dict[str, torch.Tensor]:
+        return model.decide(model.encode(example[0], scale=example[1]))
+
+    def loss(out: dict[str, torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(out["scores"], target)
+
+    model, example = randomise(Encoder()), (torch.randn(7, 4), 0.5)
+    with pytest.raises(WatchError, match="forward pass failed"):
+        secateur.watch(model, example)
+    channels = secateur.watch(model, example, forward_fn=scores_of)
+    assert widths(channels) == {"stem": 6, "block.inner": 5}
+
+    batches = [(example, torch.zeros(7, dtype=torch.int64))]
+    scores = secateur.score(model, channels, "taylor", data=batches, loss=loss, forward_fn=scores_of)
+    plan = secateur.plan(channels, scores, remove=0.5)
+    wanted = scores_of(unread(model, plan), example)["scores"]
+    torch.testing.assert_close(scores_of(secateur.apply(model, plan), example)["scores"], wanted)
+
+    (block,) = secateur.blocks(model, channels, example, forward_fn=scores_of)
+    assert block.name == "block"
+    ranked = secateur.score_blocks(model, [block], data=batches, forward_fn=scores_of)
+    assert ranked.values["block"] > 0
 
 
 def test_members_say_who_writes_carries_and_reads():

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from secateur._model import left_as_found, named_tensors, unwrapped
 from secateur.channels.branches import Branch, Search, held_by, places_of
 from secateur.channels.groups import Channels
-from secateur.channels.nested import as_call, with_tensors
+from secateur.channels.nested import ForwardFn, run, with_tensors
 from secateur.channels.removal import products_inside, removable
 from secateur.channels.watch import digest_of
 from secateur.errors import ModelError, SecateurError, SettingsError, WatchError
@@ -67,7 +67,12 @@ def tensors_gone(blocks: Iterable[Block]) -> frozenset[str]:
 
 
 def blocks(
-    model: nn.Module, channels: Channels, example: Any, *, only: str | Collection[str] | None = None
+    model: nn.Module,
+    channels: Channels,
+    example: Any,
+    *,
+    only: str | Collection[str] | None = None,
+    forward_fn: ForwardFn | None = None,
 ) -> tuple[Block, ...]:
     """Find the blocks of a network that can be removed whole, so that their input goes on in their place.
 
@@ -86,6 +91,7 @@ def blocks(
         example: An input as the network takes it. Floating-point tensors of one repeated number (``torch.zeros``) are
             replaced by random ones, since nothing can be told from them.
         only: Names of the blocks that are wanted, or patterns of names (``"layer3.*"``); all by default.
+        forward_fn: How you run the network, as when it was watched.
 
     Returns:
         The blocks in the order in which they run.
@@ -107,15 +113,16 @@ def blocks(
     _check(model, channels)
     lively = _lively(model, example)
     try:
-        terms = products_inside(model, lively, _candidates(model), total=len(channels.macs))
-        found = _search(model, channels, lively, terms)
+        candidates, total = _candidates(model), len(channels.macs)
+        terms = products_inside(model, lively, candidates, total=total, forward_fn=forward_fn)
+        found = _search(model, channels, lively, terms, forward_fn)
     except SecateurError:
         raise
     except Exception as error:  # any error of the user's forward
         raise WatchError(
             f"the network's forward pass failed on values ({type(error).__name__}: {error}); pass an example that it takes"
         ) from error
-    free = removable(model, lively, {branch.name: branch.alone for branch in found})
+    free = removable(model, lively, {branch.name: branch.alone for branch in found}, forward_fn)
     places = places_of(model)
     result = tuple(
         _block(model, channels, branch, terms=terms[branch.name], places=places)
@@ -138,7 +145,11 @@ def _candidates(model: nn.Module) -> list[str]:
 
 
 def _search(
-    model: nn.Module, channels: Channels, example: Any, terms: Mapping[str, tuple[int, ...]]
+    model: nn.Module,
+    channels: Channels,
+    example: Any,
+    terms: Mapping[str, tuple[int, ...]],
+    forward_fn: ForwardFn | None,
 ) -> list[Branch]:
     """Run the network once and try its modules; one that does no multiply-adds only adds a constant, such as positions."""
     macs = {name: _macs(channels, places) for name, places in terms.items() if places}
@@ -146,8 +157,7 @@ def _search(
     with left_as_found(model), torch.no_grad():
         model.eval()
         search.listen()
-        args, kwargs = as_call(example)
-        model(*args, **kwargs)
+        run(model, example, forward_fn)
     return [branch for branch in search.found if search.calls[branch.name] == 1]
 
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur._model import named_tensors, tensors_in_place
 from secateur.channels.groups import INPUT
-from secateur.channels.nested import as_call, tensors_in, with_tensors
+from secateur.channels.nested import ForwardFn, run, tensors_in, with_tensors
 from secateur.channels.rules import WHOLE, Rule, is_quiet, rule_for, unknown
 from secateur.channels.rules.quick import ON_META
 from secateur.channels.ties import Axes, Call, Labels, MisfitError, Ties, Whole
@@ -105,6 +105,17 @@ class _Functions(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class _Run(nn.Module):
+    """A network as its user runs it, so that other tensors can stand in for its own meanwhile."""
+
+    def __init__(self, model: nn.Module, forward_fn: ForwardFn | None) -> None:
+        super().__init__()
+        self.model, self.forward_fn = model, forward_fn
+
+    def forward(self, example: Any) -> Any:
+        return run(self.model, example, self.forward_fn)
+
+
 def _kernels(model: nn.Module) -> set[str]:
     """The names of the weights of convolutions: what lies behind their first two axes are no channels."""
     modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
@@ -130,6 +141,7 @@ class Pass:
         *,
         inputs: bool,
         meta: bool,
+        forward_fn: ForwardFn | None = None,
         ties: Ties | None = None,
         recorder: Recorder | None = None,
         tensors: Mapping[str, torch.Tensor] | None = None,
@@ -139,6 +151,7 @@ class Pass:
         Others stand in for the network's own tensors, unless these are given: then they are used, and may be changed.
         """
         self.model, self.inputs, self.meta, self.recorder = model, inputs, meta, recorder
+        self.forward_fn = forward_fn
         self.ties = Ties() if ties is None else ties
         self.stand_ins: dict[str, torch.Tensor] = {}
         self.features: Labels | None = None
@@ -161,18 +174,19 @@ class Pass:
                 made[id(tensor)] = stand_in
         if not own:
             places = tensors_in_place(self.model)
-            self.stand_ins = {name: made[id(tensor)] for name, tensor in places.items()}
+            self.stand_ins = {f"model.{name}": made[id(tensor)] for name, tensor in places.items()}
 
-    def _inputs(self, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        args, kwargs = as_call(with_tensors(example, _on_meta if self.meta else torch.Tensor.detach))
-        first = next(tensors_in([*args, kwargs]), None)
-        for tensor in tensors_in([*args, kwargs]):
+    def _inputs(self, example: Any) -> Any:
+        """The example with tensors that carry labels."""
+        labelled = with_tensors(example, _on_meta if self.meta else torch.Tensor.detach)
+        first = next(tensors_in(labelled), None)
+        for tensor in tensors_in(labelled):
             axes: Axes = (None,) * tensor.dim()
             removable = tensor is first and self.inputs
             if removable and tensor.dim() >= 2:
                 axes = (None, self._feature_labels(tensor), *axes[2:])
             self.ties.set(tensor, axes, is_input=removable)
-        return args, kwargs
+        return labelled
 
     def _feature_labels(self, tensor: torch.Tensor) -> Labels:
         if self.features is None:
@@ -184,13 +198,13 @@ class Pass:
     def run(self, example: Any, *, counting: bool) -> None:
         """Run the network once under watch, and fix what it returns."""
         self.ties.counting = counting
-        args, kwargs = self._inputs(example)
+        labelled, network = self._inputs(example), _Run(self.model, self.forward_fn)
         watcher = _Watcher(self.ties, meta=self.meta, recorder=self.recorder)
         with torch.no_grad(), watcher, _Functions(watcher):
             if self.stand_ins:
-                out = functional_call(self.model, self.stand_ins, args, kwargs, tie_weights=False)
+                out = functional_call(network, self.stand_ins, (labelled,), tie_weights=False)
             else:
-                out = self.model(*args, **kwargs)
+                out = network(labelled)
         for tensor in tensors_in(out):
             for labels in self.ties.axes(tensor):
                 self.ties.fix(labels, "reaches the network's output")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
+from torch import nn
+
+ForwardFn: TypeAlias = "Callable[[nn.Module, Any], Any]"
+"""Runs a network on an example in its user's way, where that is not ``model(example)``: ``forward_fn(model, example)``."""
 
 
 def tensors_in(value: object) -> Iterator[torch.Tensor]:
@@ -55,3 +59,17 @@ def as_call(example: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example, Mapping):
         return (), dict(cast("Mapping[str, Any]", example))
     return (cast("tuple[Any, ...]", example) if isinstance(example, tuple) else (example,)), {}
+
+
+def run(model: nn.Module, example: Any, forward_fn: ForwardFn | None = None) -> Any:
+    """Run a network on an example: as its arguments, or as its user says.
+
+    >>> run(nn.Flatten(), torch.zeros(1, 2, 3)).shape
+    torch.Size([1, 6])
+    >>> run(nn.Flatten(), {"x": torch.zeros(1, 2, 3)}, lambda model, example: model(example["x"])).shape
+    torch.Size([1, 6])
+    """
+    if forward_fn is not None:
+        return forward_fn(model, example)
+    args, kwargs = as_call(example)
+    return model(*args, **kwargs)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from secateur._model import left_as_found, named_tensors
 from secateur.channels.dispatch import Pass
 from secateur.channels.leaves import leaves_closed
-from secateur.channels.nested import as_call, tensors_in, with_tensors
+from secateur.channels.nested import ForwardFn, run, tensors_in, with_tensors
 from secateur.channels.pass_through import stand_in
 from secateur.channels.ties import ties_of
 from secateur.errors import ModelError
@@ -23,7 +23,14 @@ def _on_meta(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="meta")
 
 
-def _runs(model: nn.Module, example: Any, blocks: Mapping[str, bool], *, meta: bool) -> bool:
+def _runs(
+    model: nn.Module,
+    example: Any,
+    blocks: Mapping[str, bool],
+    forward_fn: ForwardFn | None,
+    *,
+    meta: bool,
+) -> bool:
     """Whether a network runs without some blocks: a copy of its structure, without values or on its own tensors."""
     memo: dict[int, Any] = {
         id(model.get_submodule(name)): stand_in(alone=alone) for name, alone in blocks.items()
@@ -36,29 +43,31 @@ def _runs(model: nn.Module, example: Any, blocks: Mapping[str, bool], *, meta: b
         values = [value for value in vars(module).values() if isinstance(value, Tensor)]
         memo |= {id(value): _on_meta(value) if meta else value.detach() for value in values}
     less = copy.deepcopy(model, memo).eval()
-    args, kwargs = as_call(with_tensors(example, _on_meta) if meta else example)
     try:
-        less(*args, **kwargs)
+        run(less, with_tensors(example, _on_meta) if meta else example, forward_fn)
     except Exception:  # whatever the network's code raises where a block is missing
         return False
     return True
 
 
-def removable(model: nn.Module, example: Any, blocks: Mapping[str, bool]) -> list[str]:
+def removable(
+    model: nn.Module, example: Any, blocks: Mapping[str, bool], forward_fn: ForwardFn | None = None
+) -> list[str]:
     """The blocks without which, all at once, the network's own code runs.
 
     Args:
         model: The network; it is left as found.
         example: An input with values.
         blocks: By name of a block whether it is called with one argument.
+        forward_fn: How its user runs it.
     """
     with left_as_found(model), torch.no_grad():
-        meta = _runs(model, example, {}, meta=True)
-        if not blocks or _runs(model, example, blocks, meta=meta):
+        meta = _runs(model, example, {}, forward_fn, meta=True)
+        if not blocks or _runs(model, example, blocks, forward_fn, meta=meta):
             return list(blocks)
         chosen: dict[str, bool] = {}
         for name, alone in blocks.items():
-            if _runs(model, example, {**chosen, name: alone}, meta=meta):
+            if _runs(model, example, {**chosen, name: alone}, forward_fn, meta=meta):
                 chosen[name] = alone
         return list(chosen)
 
@@ -89,7 +98,12 @@ def _products(module: nn.Module, given: object) -> int:
 
 
 def products_inside(
-    model: nn.Module, example: Any, names: Iterable[str], *, total: int
+    model: nn.Module,
+    example: Any,
+    names: Iterable[str],
+    *,
+    total: int,
+    forward_fn: ForwardFn | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Which of the products that watching counts are computed inside of some modules that are called once.
 
@@ -98,6 +112,7 @@ def products_inside(
         example: An input of the shape with which it was watched.
         names: Names of the modules.
         total: How many products there were when it was watched.
+        forward_fn: How its user runs it.
 
     Returns:
         For each module the places of its products in the order of the pass.
@@ -114,7 +129,7 @@ def products_inside(
             module = model.get_submodule(name)
             module.register_forward_pre_hook(counting.before(name), with_kwargs=True)
             module.register_forward_hook(counting.after(name), with_kwargs=True)
-        found = _counted(model, example)
+        found = _counted(model, example, forward_fn)
     if found != total:
         raise ModelError(
             f"the network computes {found} products on this example and {total} when it was watched; pass an example of the"
@@ -123,12 +138,12 @@ def products_inside(
     return {name: tuple(range(counting.begins[name], counting.ends[name])) for name in counting.begins}
 
 
-def _counted(model: nn.Module, example: Any) -> int:
+def _counted(model: nn.Module, example: Any, forward_fn: ForwardFn | None) -> int:
     """Run the network under watch, without values where it can; how many products there were."""
     try:
-        watched = Pass(model, inputs=False, meta=True)
+        watched = Pass(model, inputs=False, meta=True, forward_fn=forward_fn)
         watched.run(example, counting=True)
     except Exception:  # a forward that reads values runs on real tensors, as when it was watched
-        watched = Pass(model, inputs=False, meta=False)
+        watched = Pass(model, inputs=False, meta=False, forward_fn=forward_fn)
         watched.run(example, counting=True)
     return len(watched.ties.products)

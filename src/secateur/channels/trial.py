@@ -71,7 +71,14 @@ class Trial:
         expected = {key: labels[kept[key]] if key in kept else labels for key, labels in self._labels.items()}
         ties = Inherited(expected, self.units, alive, self.watched.ties, calls=calls)
         try:
-            again = Pass(cut, inputs=self.watched.inputs, meta=self.watched.meta, ties=ties, tensors=tensors)
+            again = Pass(
+                cut,
+                inputs=self.watched.inputs,
+                meta=self.watched.meta,
+                forward_fn=self.watched.forward_fn,
+                ties=ties,
+                tensors=tensors,
+            )
             again.run(self.example, counting=False)
         except Exception as error:  # whatever the network's code raises when its sizes change
             found = spot_of_error(error, names_of(cut))
@@ -120,6 +127,7 @@ class Trial:
                 self.model,
                 inputs=self.watched.inputs,
                 meta=self.watched.meta,
+                forward_fn=self.watched.forward_fn,
                 ties=ties,
                 recorder=self._sites,
             )

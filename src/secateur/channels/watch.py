@@ -17,7 +17,7 @@ from secateur.channels.groups import INPUT, Attribute, Channels, Group, MacsTerm
 from secateur.channels.inputs import kept_inputs
 from secateur.channels.leaves import leaves_closed
 from secateur.channels.mend import keep_in_step, repair
-from secateur.channels.nested import as_call, tensors_in, with_tensors
+from secateur.channels.nested import ForwardFn, tensors_in, with_tensors
 from secateur.channels.own import followed
 from secateur.channels.ties import Attention, Ties
 from secateur.channels.trial import Trial
@@ -26,15 +26,22 @@ from secateur.errors import ModelError, SettingsError, WatchError
 
 
 def _batch_size(example: Any) -> int:
-    args, kwargs = as_call(example)
-    first = next(tensors_in([*args, kwargs]), None)
+    first = next(tensors_in(example), None)
     return int(first.shape[0]) if first is not None and first.dim() else 1
 
 
-def _watched(model: nn.Module, example: Any, *, inputs: bool, meta: bool, attention: Attention) -> Pass:
+def _watched(
+    model: nn.Module,
+    example: Any,
+    *,
+    meta: bool,
+    inputs: bool,
+    attention: Attention,
+    forward_fn: ForwardFn | None,
+) -> Pass:
     """The eval pass, and one in train mode where parts of the network run only there."""
     with left_as_found(model, values=not meta):
-        watched = Pass(model, inputs=inputs, meta=meta, ties=Ties(attention=attention))
+        watched = Pass(model, inputs=inputs, meta=meta, forward_fn=forward_fn, ties=Ties(attention=attention))
         model.eval()
         watched.run(example, counting=True)
         watched.run_in_train_mode(example)
@@ -49,7 +56,12 @@ def _told(error: Exception) -> str:
 
 
 def watch(
-    model: nn.Module, example: Any, *, inputs: bool = False, attention: Attention = "heads"
+    model: nn.Module,
+    example: Any,
+    *,
+    inputs: bool = False,
+    attention: Attention = "heads",
+    forward_fn: ForwardFn | None = None,
 ) -> Channels:
     """Find the channels of a network by watching one forward pass.
 
@@ -70,6 +82,8 @@ def watch(
             code divides them by the root of the width. No layer reads queries and keys, so score them by their weights (``l1``).
             Other products of two activations can lose their terms then, too. Where heads have a norm of their own, or positions that are turned
             (rotary ones), whole heads go all the same.
+        forward_fn: How you run the network, where that is not ``model(example)``: ``forward_fn(model, example)``. The example may
+            then be anything. What it returns (tensors in tuples, dictionaries or dataclasses) keeps its channels.
 
     Returns:
         The groups of channels, what is fixed and why, the operators without a rule, and what everything costs.
@@ -96,18 +110,28 @@ def watch(
     if inputs:
         example = _kept_features(model, example)
     with leaves_closed(), uncollected():
-        return _channels(model, _watched_somehow(model, example, inputs=inputs, attention=attention), example)
+        watched = _watched_somehow(model, example, inputs=inputs, attention=attention, forward_fn=forward_fn)
+        return _channels(model, watched, example)
 
 
-def _watched_somehow(model: nn.Module, example: Any, *, inputs: bool, attention: Attention = "heads") -> Pass:
+def _watched_somehow(
+    model: nn.Module,
+    example: Any,
+    *,
+    inputs: bool = False,
+    attention: Attention = "heads",
+    forward_fn: ForwardFn | None = None,
+) -> Pass:
     """Watched on meta tensors, or on real ones where the network's forward reads values."""
     try:
-        return _watched(model, example, inputs=inputs, meta=True, attention=attention)
+        return _watched(model, example, meta=True, inputs=inputs, attention=attention, forward_fn=forward_fn)
     except Exception as first:  # any error of the user's forward; told below if it stays
         try:
-            watched = _watched(model, example, inputs=inputs, meta=False, attention=attention)
+            watched = _watched(
+                model, example, meta=False, inputs=inputs, attention=attention, forward_fn=forward_fn
+            )
         except Exception as error:
-            shapes = [tuple(tensor.shape) for tensor in tensors_in(list(as_call(example)))]
+            shapes = [tuple(tensor.shape) for tensor in tensors_in(example)]
             raise WatchError(
                 f"the network's forward pass failed on an input of shape {', '.join(map(str, shapes)) or 'none'}:"
                 f" {_told(error)}; pass an example that the network takes"
@@ -119,7 +143,7 @@ def _watched_somehow(model: nn.Module, example: Any, *, inputs: bool, attention:
 def untried(model: nn.Module, example: Any) -> tuple[Group, ...]:
     """The groups as the rules of operators alone have them, before cuts are tried."""
     with leaves_closed():
-        watched = _watched_somehow(model, _in_format_of(model, example), inputs=False)
+        watched = _watched_somehow(model, _in_format_of(model, example))
         watched.close()
         return Units(watched.ties, _kind_of(model)).groups
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from secateur._model import left_as_found, unwrapped
 from secateur.channels import Block, PassThrough
-from secateur.channels.nested import as_call, tensors_in, with_tensors
+from secateur.channels.nested import ForwardFn, run, tensors_in, with_tensors
 from secateur.criteria.score import BATCH_SIZE, HasBatches
 from secateur.criteria.scores import Scores
 from secateur.errors import DataError, ModelError, SettingsError
@@ -66,6 +66,7 @@ def score_blocks(
     *,
     data: Iterable[tuple[Any, Any]] | HasBatches | None = None,
     batches: int | None = None,
+    forward_fn: ForwardFn | None = None,
 ) -> BlockScores:
     r"""Score whole blocks, so that those go first that change least of what runs through them.
 
@@ -84,6 +85,7 @@ def score_blocks(
         data: For the first two: batches of (inputs, targets), of which the targets are not looked at, or anything with
             ``.batches(size)``.
         batches: Look at no more than so many batches.
+        forward_fn: How a batch's inputs are run, where that is not ``model(inputs)``: ``forward_fn(model, inputs)``.
 
     Raises:
         SettingsError: There is no such criterion, ``data`` is missing, ``batches`` is below 1, or a block has no inner groups
@@ -118,7 +120,8 @@ def score_blocks(
     if batches is not None and batches < 1:
         raise SettingsError(f"batches is {batches}; at least 1 is needed")
     every = data.batches(BATCH_SIZE) if isinstance(data, HasBatches) else data
-    seen = _observed(unwrapped(model), chosen, every if batches is None else islice(every, batches))
+    looked_at = every if batches is None else islice(every, batches)
+    seen = _observed(unwrapped(model), chosen, looked_at, forward_fn)
     values = {name: sums.change() if criterion == CHANGE else sums.influence() for name, sums in seen.items()}
     return BlockScores(criterion, chosen, values)
 
@@ -163,7 +166,10 @@ class _Sums:
 
 
 def _observed(
-    model: nn.Module, blocks: Collection[Block], data: Iterable[tuple[Any, Any]]
+    model: nn.Module,
+    blocks: Collection[Block],
+    data: Iterable[tuple[Any, Any]],
+    forward_fn: ForwardFn | None,
 ) -> dict[str, _Sums]:
     """Run the network on data and look at what goes into each block and what comes out."""
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -178,8 +184,7 @@ def _observed(
             known[name].register_forward_pre_hook(_before(sums), with_kwargs=True)
             known[name].register_forward_hook(_after(sums))
         for inputs, _ in data:
-            args, kwargs = as_call(with_tensors(inputs, lambda tensor: tensor.to(device)))
-            model(*args, **kwargs)
+            run(model, with_tensors(inputs, lambda tensor: tensor.to(device)), forward_fn)
             count += 1
     if not count:
         raise DataError("there is no batch to score blocks on; pass at least one")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from secateur._model import check_finite, named_tensors, unwrapped
 from secateur.channels.groups import Channels, Group
+from secateur.channels.nested import ForwardFn
 from secateur.criteria.criterion import Criterion, Kernel, criterion_named
 from secateur.criteria.normalise import Norm, normalised
 from secateur.criteria.scores import Merge, Scores
@@ -42,6 +43,7 @@ def score(
     *,
     data: Data | None = None,
     loss: Loss | None = None,
+    forward_fn: ForwardFn | None = None,
     seed: int = 0,
     batches: int | None = None,
     normalise: Norm | None = None,
@@ -57,6 +59,7 @@ def score(
         data: For criteria that need data: batches of (inputs, targets), anything with ``.batches(size)``, or
             `Observations` that hold what the criterion needs.
         loss: From output and targets to the mean loss; cross entropy by default.
+        forward_fn: How a batch's inputs are run, where that is not ``model(inputs)``: ``forward_fn(model, inputs)``.
         seed: Seed of random scores and of the probes of the Hessian's diagonal.
         batches: Look at no more than so many batches.
         normalise: Divide each group's scores by their ``"l1"`` or ``"l2"`` norm, so that layers compete.
@@ -94,6 +97,7 @@ def score(
             chosen,
             data=data,
             loss=loss,
+            forward_fn=forward_fn,
             seed=seed,
             batches=batches,
             groups=[g.name for g in scored],
@@ -133,6 +137,7 @@ def _observations(
     *,
     data: Data | None,
     loss: Loss | None,
+    forward_fn: ForwardFn | None,
     seed: int,
     batches: int | None,
     groups: Collection[str],
@@ -156,6 +161,7 @@ def _observations(
         every if batches is None else islice(every, batches),
         needs=criterion.needs,
         loss=loss,
+        forward_fn=forward_fn,
         groups=groups,
         generator=torch.Generator().manual_seed(seed),
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur._model import check_finite, left_as_found, named_tensors, unwrapped
 from secateur.channels.groups import Channels, Group
-from secateur.channels.watch import as_call
+from secateur.channels.nested import ForwardFn, run, tensors_in, with_tensors
 from secateur.errors import DataError, ModelError, SettingsError
 from secateur.observe.derivatives import Loss, cross_entropy, gradients, hessian_diagonal
 from secateur.observe.readers import Reader, readers_of
@@ -27,6 +27,7 @@ def observe(
     *,
     needs: Collection[Need],
     loss: Loss | None = None,
+    forward_fn: ForwardFn | None = None,
     groups: Collection[str] | None = None,
     probes: int = 8,
     generator: torch.Generator | None = None,
@@ -45,6 +46,8 @@ def observe(
             first axis of the first tensor counts the examples.
         needs: What to observe.
         loss: From output and targets to the mean loss over the batch; cross entropy by default. Used for derivatives.
+        forward_fn: How a batch's inputs are run, where that is not ``model(inputs)``: ``forward_fn(model, inputs)``. What it
+            returns goes to the loss.
         groups: Names of the groups to observe at their readers; all by default.
         probes: Probes a batch for the Hessian's diagonal, which is estimated for every parameter that writes or reads a
             group.
@@ -81,7 +84,7 @@ def observe(
         collector.attach()
         for inputs, targets in batches:
             with collector.uses:
-                outputs = collector.forward(model, inputs)
+                outputs = collector.forward(model, inputs, forward_fn)
             collector.learn(outputs, targets, loss or cross_entropy)
     return collector.result()
 
@@ -190,12 +193,12 @@ class _Collector:
         self._gates.append((module, gate))
         return ((gate, *args[1:]), kwargs) if args else ((), {**kwargs, "input": gate})
 
-    def forward(self, model: nn.Module, inputs: Any) -> Any:
+    def forward(self, model: nn.Module, inputs: Any, forward_fn: ForwardFn | None) -> Any:
         """Run one batch; the hooks add what the readers see."""
-        args, kwargs = as_call(tuple(cast("list[Any]", inputs)) if isinstance(inputs, list) else inputs)
-        args = tuple(self._placed(value) for value in args)
-        kwargs = {name: self._placed(value) for name, value in kwargs.items()}
-        first = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        if isinstance(inputs, list) and forward_fn is None:  # as a data loader collates several arguments
+            inputs = tuple(cast("list[Any]", inputs))
+        placed = with_tensors(inputs, self._placed)
+        first = next(tensors_in(placed), None)
         if first is None:
             raise DataError(
                 "a batch's inputs hold no tensor; give a tensor, a tuple or a dictionary of tensors"
@@ -204,7 +207,7 @@ class _Collector:
         if self._now == 0:
             raise DataError("a batch has no examples; drop empty batches")
         self._gates.clear()
-        return model(*args, **kwargs)
+        return run(model, placed, forward_fn)
 
     def learn(self, outputs: Any, targets: Any, loss: Loss) -> None:
         """Add what the batch's loss shows."""
@@ -213,9 +216,7 @@ class _Collector:
             self._derive(loss(outputs, target))
         self._examples += self._now
 
-    def _placed(self, value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
+    def _placed(self, value: Tensor) -> Tensor:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             bad = int((~torch.isfinite(value)).sum())
             raise DataError(
