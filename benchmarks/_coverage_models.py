@@ -30,7 +30,7 @@ HEAD = """\
 # Written by `python benchmarks/coverage.py --choose`: all of torchvision's classification, segmentation and video models,
 # and the backbones and heads of its detectors (detector:*, without what chooses boxes);
 # of timm the smallest model of every series in every module (a series: the letters that its name begins with), as timm
-# configures it, without the models that timm keeps for its own tests (test_*).
+# configures it, without the models that timm keeps for its own tests (test_*); encoders and decoders of transformers.
 """
 
 

@@ -1,4 +1,4 @@
-"""Which networks can be cut, exactly and how fast: torchvision's, timm's and two of Hugging Face, beside Torch-Pruning.
+"""Which networks can be cut, exactly and how fast: torchvision's, timm's and Hugging Face's, beside Torch-Pruning.
 
 Every model is built with random weights and random norms. Half of all removable channels go (L1 norm, every group by
 itself). Then the cut network must run, return the shapes it returned before, compute in double precision what the full one

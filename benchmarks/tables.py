@@ -158,6 +158,7 @@ FAMILIES = {
     "torchvision.classification": "torchvision, classification",
     "torchvision.segmentation": "torchvision, segmentation",
     "torchvision.video": "torchvision, video",
+    "torchvision.detection": "torchvision, detection",
     "timm": "timm",
     "hf": "Hugging Face",
     "": "all",

@@ -84,7 +84,9 @@ def test_the_list_is_whole(models):
     }
     assert {entry.family for entry in entries} >= {f"timm.{module}" for module in timm.list_modules()}
     assert families["timm"] >= 150
-    assert families["hf"] >= 2
+    assert {f"detector:{name}" for name in zoo.list_models(module=zoo.detection)} <= specs
+    assert set(models.HUGGING_FACE) <= specs
+    assert {"hf:bert-tiny", "hf:gpt2"} <= specs
     assert all(entry.parameters > 0 and entry.shape for entry in entries)
 
 

@@ -2,6 +2,8 @@
 
 import re
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +71,42 @@ def test_a_mask_chooses_along_as_many_axes_as_it_has():
     among = secateur.watch(Masked(2, 16), IMAGE)
     assert not among.groups
     assert "is indexed by positions that are data" in {fixed.reason for fixed in among.fixed}
+
+
+class Boxes:
+    """What some detectors return: an object of a class of their own."""
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        self.scores, self.owner = scores, self
+
+
+def _distribution(logits: torch.Tensor) -> torch.distributions.Distribution:
+    return torch.distributions.Categorical(logits=logits, validate_args=False)
+
+
+class Told(nn.Module):
+    """Returns its result in something that the network's author chose."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.kind, self.stem, self.head = kind, nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.kind(self.head(self.stem(x).relu()))
+
+
+@pytest.mark.parametrize(
+    "kind", [Boxes, lambda y: SimpleNamespace(scores=y), _distribution]
+)
+def test_outputs_stay_in_objects_of_any_class(kind):
+    """What is returned in an object that is no container keeps its channels, too."""
+    assert widths(secateur.watch(Told(kind), torch.zeros(2, 4))) == {"stem": 6}
+
+
+def test_a_network_that_returns_no_tensor_is_refused():
+    """Without a tensor that comes out, nothing says which channels must stay."""
+    with pytest.raises(WatchError, match="returned a str in which there is no tensor"):
+        secateur.watch(Told(str), torch.zeros(2, 4))
 
 
 class Encoder(nn.Module):

@@ -47,6 +47,35 @@ def test_watch_says_which_blocks_can_go(secateur):
     assert "Blocks that can go whole: none" in secateur("watch", "lenet5").out
 
 
+def test_watch_takes_inputs_of_any_kind(secateur, refused, tmp_path, monkeypatch):
+    """A function of the user's gives token numbers or several tensors; one that cannot is told in a sentence."""
+    (tmp_path / "own_text.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.table, self.head = nn.Embedding(9, 6), nn.Linear(6, 2)\n"
+        "    def forward(self, tokens, mask):\n"
+        "        return self.head(self.table(tokens) * mask[..., None])\n"
+        "def tokens(): return {'tokens': torch.zeros(1, 5, dtype=torch.long), 'mask': torch.ones(1, 5)}\n"
+        "def nothing(): return 'text'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    said = secateur("watch", "own_text:Net", "--example", "own_text:tokens")
+    assert said.code == 0
+    assert "1 group, 6 units" in said.out
+    assert "one example of shape [5]" in said.out
+    assert "returned a str without a tensor" in refused(
+        "watch", "own_text:Net", "--example", "own_text:nothing"
+    )
+    assert "AttributeError" in refused("watch", "own_text:Net", "--example", "own_text:missing")
+    assert "give one" in refused(
+        "watch", "own_text:Net", "--example", "own_text:tokens", "--input-shape", "5"
+    )
+
+
 def test_watch_works_where_nothing_runs_on_values(secateur, monkeypatch):
     """Where blocks cannot be tried, everything else is shown, with a note that says why."""
 

@@ -1,4 +1,4 @@
-"""Law 1, cutting equals not reading, and law 3, forecast equals fact, over random networks and named constructs."""
+"""Law 1, cutting equals not reading, and law 2, forecast equals fact, over random networks and named constructs."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings

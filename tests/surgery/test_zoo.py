@@ -1,4 +1,4 @@
-"""Laws 1 and 3 over torchvision's networks, with every norm, bias and constant parameter random."""
+"""Laws 1 and 2 over torchvision's networks, with every norm, bias and constant parameter random."""
 
 import pytest
 import torch

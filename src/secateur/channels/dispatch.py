@@ -14,10 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur._model import named_tensors, tensors_in_place
 from secateur.channels.groups import INPUT
-from secateur.channels.nested import ForwardFn, run, tensors_in, with_tensors
+from secateur.channels.nested import ForwardFn, outputs_in, run, tensors_in, with_tensors
 from secateur.channels.rules import WHOLE, Rule, is_quiet, rule_for, unknown
 from secateur.channels.rules.quick import ON_META
 from secateur.channels.ties import Axes, Call, Labels, MisfitError, Ties, Whole
+from secateur.errors import WatchError
 
 _META = torch.device("meta")
 
@@ -205,7 +206,13 @@ class Pass:
                 out = functional_call(network, self.stand_ins, (labelled,), tie_weights=False)
             else:
                 out = network(labelled)
-        for tensor in tensors_in(out):
+        outputs = outputs_in(out)
+        if not outputs:
+            raise WatchError(
+                f"the network's forward pass returned a {type(out).__name__} in which there is no tensor, so that it is not known which"
+                " channels must stay; return tensors, or pass a forward_fn that does"
+            )
+        for tensor in outputs:
             for labels in self.ties.axes(tensor):
                 self.ties.fix(labels, "reaches the network's output")
 

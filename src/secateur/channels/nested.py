@@ -21,15 +21,43 @@ def tensors_in(value: object) -> Iterator[torch.Tensor]:
     """
     if isinstance(value, torch.Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        for entry in cast("Mapping[object, object]", value).values():
-            yield from tensors_in(entry)
-    elif isinstance(value, (list, tuple)):
-        for entry in cast("Sequence[object]", value):
-            yield from tensors_in(entry)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from tensors_in(getattr(value, field.name))
+        return
+    for part in _parts(value) or ():
+        yield from tensors_in(part)
+
+
+def outputs_in(value: object) -> list[torch.Tensor]:
+    """The tensors in what a network returns: those of `tensors_in`, and attributes of objects of any other kind.
+
+    >>> from types import SimpleNamespace
+    >>> [tuple(x.shape) for x in outputs_in([SimpleNamespace(boxes=torch.zeros(3, 4)), torch.zeros(2)])]
+    [(3, 4), (2,)]
+    """
+    found: list[torch.Tensor] = []
+    seen: set[int] = set()
+
+    def look(value: object) -> None:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif id(value) not in seen and not isinstance(value, (type, nn.Module)):
+            seen.add(id(value))  # objects can hold each other
+            parts = _parts(value)
+            for part in vars(value).values() if parts is None and hasattr(value, "__dict__") else parts or ():
+                look(part)
+
+    look(value)
+    return found
+
+
+def _parts(value: object) -> list[object] | None:
+    """What a tuple, list, dictionary or dataclass holds; None for anything else."""
+    if isinstance(value, Mapping):
+        return list(cast("Mapping[object, object]", value).values())
+    if isinstance(value, (list, tuple)):
+        return list(cast("Sequence[object]", value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in dataclasses.fields(value)]
+    return None
 
 
 def with_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:

@@ -125,6 +125,8 @@ def _watched_somehow(
     """Watched on meta tensors, or on real ones where the network's forward reads values."""
     try:
         return _watched(model, example, meta=True, inputs=inputs, attention=attention, forward_fn=forward_fn)
+    except WatchError:
+        raise
     except Exception as first:  # any error of the user's forward; told below if it stays
         try:
             watched = _watched(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from secateur.channels.nested import tensors_in
 from secateur.cli.progress import doing
 from secateur.data import Splits
 from secateur.data import load as load_data
@@ -113,6 +115,32 @@ def _loaded(file: Path, origin: Origin | None, allow: Sequence[str]) -> nn.Modul
         raise UntrustedImportError(
             f"{file} asks for code from {spec!r}, and {package!r} is not trusted; if you trust it, add --allow {package}"
         ) from error
+
+
+def open_example(named: str) -> tuple[Any, tuple[int, ...]]:
+    """An example input from a function of the user's, and the shape of one example of its first tensor.
+
+    Args:
+        named: ``package.module:function``; what it returns is the input with a batch axis: a tensor, a tuple of arguments, or a
+            dictionary of them.
+
+    Raises:
+        SettingsError: There is no such function, it fails, or it returns no tensor.
+    """
+    try:
+        example = pkgutil.resolve_name(named)()
+    except Exception as error:  # importing and calling somebody's code
+        raise SettingsError(
+            f"--example {named}: {type(error).__name__}: {error}; name a function without arguments that returns an input,"
+            " as package.module:function, and see that its folder is on PYTHONPATH"
+        ) from error
+    first = next(tensors_in(example), None)
+    if first is None or not first.dim():
+        raise SettingsError(
+            f"--example {named} returned a {type(example).__name__} without a tensor that has a batch axis; return the input"
+            " as the network takes it: a tensor, a tuple of arguments, or a dictionary of them"
+        )
+    return example, tuple(first.shape[1:])
 
 
 def open_data(

@@ -16,7 +16,7 @@ from secateur.channels import watch as watch_network
 from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.progress import doing
-from secateur.cli.sources import Source, open_network
+from secateur.cli.sources import Source, open_example, open_network
 from secateur.cost import CostModel
 from secateur.errors import ModelError, SettingsError
 from secateur.observe.calls import calls
@@ -41,6 +41,14 @@ def watch(
     input_shape: Annotated[
         str | None, typer.Option(help="One example's shape: 3,224,224.", show_default=False)
     ] = None,
+    example: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="A function of yours that returns an input: token numbers, several tensors.",
+            show_default=False,
+        ),
+    ] = None,
     inputs: Annotated[bool, typer.Option("--inputs", help="Input features may go, too.")] = False,
     attention: o.Attention = None,
     full: Annotated[bool, typer.Option("--full", help="Show every block, equal ones too.")] = False,
@@ -60,17 +68,22 @@ def watch(
         raise SettingsError(
             "--full, --groups, --html and --json are different answers; ask for one at a time"
         )
+    if input_shape and example:
+        raise SettingsError("--input-shape and --example both say what the network takes; give one")
     if html is not None:
         check_place(html)
     source = open_network(network, arguments=o.arguments(arg or ()), allow=allow or ())
-    shape = o.shape(input_shape) if input_shape else _known_shape(source, network)
-    example = torch.zeros(1, *shape)
+    if example:
+        given, shape = open_example(example)
+    else:
+        shape = o.shape(input_shape) if input_shape else _known_shape(source, network)
+        given = torch.zeros(1, *shape)
     with doing(f"watching {network}"):
         channels = watch_network(
-            source.model, example, inputs=inputs, attention=cast("Any", attention or "heads")
+            source.model, given, inputs=inputs, attention=cast("Any", attention or "heads")
         )
     with doing("looking for blocks"):
-        blocks, note = _blocks(source, channels, example)
+        blocks, note = _blocks(source, channels, given)
     if as_json:
         found = _document(network, shape, channels, _rows(channels), blocks)
         print(json.dumps({**found, "notes": [*channels.notes, *note]}, indent=2))
@@ -81,7 +94,7 @@ def watch(
     else:
         with doing("looking at its layers"):
             structure = structure_of(
-                source.model, channels, calls(source.model, example), network=network, input_shape=shape
+                source.model, channels, calls(source.model, given), network=network, input_shape=shape
             )
         if html is not None:
             written = write_structure(structure, html)
@@ -125,7 +138,7 @@ def _known_shape(source: Source, named: str) -> tuple[int, ...]:
     if shape is None:
         raise SettingsError(
             f"which inputs {named} takes is not known; say one example's shape without the batch, such as"
-            " --input-shape 3,224,224"
+            " --input-shape 3,224,224, or name a function that returns an input: --example package.module:function"
         )
     return shape
 

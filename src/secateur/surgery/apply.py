@@ -108,7 +108,8 @@ def apply(
             squares) follows its channels. With ``inplace=False`` they no longer belong to ``model`` afterwards.
         averages: Copies of ``model`` that go along, such as a moving average of its weights (an ``AveragedModel`` or a
             module of the same class). Like the optimisers they are changed themselves, whatever ``inplace`` says.
-        inplace: Change ``model`` itself, which needs no second copy in memory.
+        inplace: Change ``model`` itself. What a tensor becomes is made before any is replaced, so that nothing is changed if
+            something fails: meanwhile memory holds what is left a second time.
 
     Returns:
         The network as planned (``model`` itself if ``inplace``).

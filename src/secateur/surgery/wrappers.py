@@ -109,9 +109,20 @@ def forget_graphs(model: nn.Module) -> None:
 
 def _dressed(fresh: nn.Module, model: nn.Module) -> nn.Module:
     """A wrapper with the hooks and the mode of another one."""
-    for table, before in zip(hook_tables(fresh), hook_tables(model), strict=True):
+    return _with(fresh, *_manner(model))
+
+
+def _manner(model: nn.Module) -> tuple[list[dict[int, Any]], bool | None, bool]:
+    """A module's hooks, whether those of the backward pass are full ones, and its mode."""
+    state = vars(model)
+    return [dict(table) for table in hook_tables(model)], state.get("_is_full_backward_hook"), model.training
+
+
+def _with(fresh: nn.Module, hooks: list[dict[int, Any]], full: bool | None, training: bool) -> nn.Module:
+    for table, before in zip(hook_tables(fresh), hooks, strict=True):
         table.update(before)
-    fresh.training = model.training
+    vars(fresh)["_is_full_backward_hook"] = full  # without it PyTorch takes them for hooks of the old kind
+    fresh.training = training
     return fresh
 
 
@@ -130,15 +141,13 @@ def _distributed(model: nn.Module, inner: nn.Module, *, inplace: bool) -> nn.Mod
         options["bucket_cap_mb"] = state["bucket_bytes_cap"] / _MIB
     if not state.get("forward_sync_buffers", state.get("broadcast_buffers", True)):
         options["broadcast_buffers"] = False  # of the two names the one that keeps each process's own buffers
-    hooks, mode = [dict(table) for table in hook_tables(model)], model.training
+    manner = _manner(model)
     communication: list[tuple[Any, Any]] = list(state.get("_comm_hooks", ()))
     fresh: Any = model if inplace else object.__new__(type(model))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         wrap(fresh, inner, **options)
-    for table, before in zip(hook_tables(fresh), hooks, strict=True):
-        table.update(before)
-    fresh.training = mode
+    _with(fresh, *manner)
     for hook, its_state in communication:
         fresh.register_comm_hook(its_state, hook)
     return fresh
