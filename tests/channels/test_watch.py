@@ -95,9 +95,7 @@ class Told(nn.Module):
         return self.kind(self.head(self.stem(x).relu()))
 
 
-@pytest.mark.parametrize(
-    "kind", [Boxes, lambda y: SimpleNamespace(scores=y), _distribution]
-)
+@pytest.mark.parametrize("kind", [Boxes, lambda y: SimpleNamespace(scores=y), _distribution])
 def test_outputs_stay_in_objects_of_any_class(kind):
     """What is returned in an object that is no container keeps its channels, too."""
     assert widths(secateur.watch(Told(kind), torch.zeros(2, 4))) == {"stem": 6}

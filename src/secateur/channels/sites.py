@@ -117,7 +117,7 @@ def spot_of_error(error: BaseException, names: dict[int, str]) -> Spot | None:
 
 @dataclass
 class Sites:
-    """What was seen where during a pass: the labels at each place, and the sizes in each module's forward."""
+    """What was seen where during a pass: the labels at each place, and the sizes in the forward of each module and of PyTorch's in it."""
 
     ties: Ties
     names: dict[int, str]
@@ -138,6 +138,8 @@ class Sites:
             return
         self.labels[here.site, here.path] += found
         self.vectors[here.path] += found
+        if here.site.child:  # a norm without parameters has nothing else that says what its sizes follow
+            self.vectors[f"{here.path}.{here.site.child}".strip(".")] += found
 
     def _of(self, tensor: torch.Tensor) -> list[Labels]:
         track = self.ties.look(tensor)

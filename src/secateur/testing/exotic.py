@@ -176,7 +176,7 @@ EXOTIC: dict[str, Construct] = {
     "first half by slicing": Construct(
         _between(lambda y: y[:, :4], after=4), _IMAGE, {"stem": 4, "second": 6}  # the half that nobody reads
     ),
-    "every other channel": Construct(_between(lambda y: y[:, ::2], after=4), _IMAGE, {"second": 6}),
+    "every other channel": Construct(_between(lambda y: y[:, ::2], after=4), _IMAGE, {"stem": 4, "second": 6}),
     "repeat_interleave": Construct(
         _between(lambda y: y.repeat_interleave(2, 1), after=16), _IMAGE, {"stem": 8, "second": 6}
     ),

@@ -221,12 +221,12 @@ CONSTRUCTS: dict[str, Construct] = {
     "PReLU": Construct(_between(lambda: nn.PReLU(8)), _IMAGE, {"0": 8, "3": 6}),
     "GroupNorm": Construct(_between(lambda: nn.GroupNorm(2, 8)), _IMAGE, {"0": 4, "3": 6}),
     "GroupNorm of one channel a group": Construct(_between(lambda: nn.GroupNorm(8, 8)), _IMAGE, {"0": 8, "3": 6}),
-    "GroupNorm without parameters": Construct(_between(lambda: nn.GroupNorm(8, 8, affine=False)), _IMAGE, {"3": 6}),
+    "GroupNorm without parameters": Construct(_between(lambda: nn.GroupNorm(8, 8, affine=False)), _IMAGE, {"0": 8, "3": 6}),
     "LayerNorm": Construct(
         lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), _head(8)), (4, 6), {"0": 8}
     ),
     "LayerNorm without parameters": Construct(
-        lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8, elementwise_affine=False), nn.GELU(), _head(8)), (4, 6)
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8, elementwise_affine=False), nn.GELU(), _head(8)), (4, 6), {"0": 8}
     ),
     "InstanceNorm": Construct(_between(lambda: nn.InstanceNorm2d(8, affine=True)), _IMAGE, {"0": 8, "3": 6}),
     "InstanceNorm with running statistics": Construct(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from secateur.channels.rules.elementwise import settle_outside
@@ -25,8 +26,13 @@ def slice_(ties: Ties, call: Call) -> None:
     labels, whole = list(axes), axes[dim]
     if whole is not None:
         stretch: Labels = whole[call.arg(2, "start") : call.arg(3, "end") : call.arg(4, "step", 1)]
+        step = int(call.arg(4, "step", 1))
         if len(stretch) == 1:  # without it, the code would take its neighbour
             ties.fix(stretch, CODE)
+        elif (
+            step > 1 and len(whole) % step == 0
+        ):  # each step goes as a whole, so that the others stay in place
+            ties.tie_rows(np.ascontiguousarray(whole.reshape(-1, step).T))
         labels[dim] = stretch
     ties.set(out, labels, joint=joint)
 
