@@ -78,3 +78,66 @@ def test_heads_with_rotary_positions_can_go(kind, key_heads):
     assert [group.width for group in channels.groups] == [key_heads]
     for seed in range(4):
         check_cut(model, TOKENS, random_plan(channels, ratio=0.5, seed=seed))
+
+
+class Crossed(nn.Module):
+    """One stream asks another: PyTorch's own attention, whose weight is divided in one way or the other."""
+
+    def __init__(self, *, three: bool, batch_first: bool) -> None:
+        super().__init__()
+        self.three = three
+        self.asks, self.told = nn.Linear(6, 16), nn.Linear(6, 16)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=batch_first)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        asks, told = self.asks(x), self.told(x)
+        answer, _ = self.attention(asks, told, told + 1 if self.three else told, need_weights=False)
+        return self.head(asks + answer)
+
+
+class Translator(nn.Module):
+    """Encoder and decoder of PyTorch's transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(6, 16), nn.Linear(16, 3)
+        layers = {"num_encoder_layers": 1, "num_decoder_layers": 2, "dim_feedforward": 12}
+        self.body = nn.Transformer(16, 4, **layers, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.embed(x), self.embed(x[:, 1:])))
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("three", [False, True])
+def test_attention_between_streams_is_cut_in_whole_heads(three, batch_first):
+    """The parts of a packed weight are weights, too, whichever of them belong to one stream (cross-attention stayed whole)."""
+    model = randomise(Crossed(three=three, batch_first=batch_first))
+    channels = secateur.watch(model, TOKENS)
+
+    assert [(group.name, group.width) for group in channels.groups] == [("asks", 4)]
+    check_cut(model, TOKENS, random_plan(channels, ratio=0.5, seed=0))
+
+
+def test_all_heads_together_are_as_wide_as_what_they_are_asked():
+    """PyTorch's attention takes the width of its queries for that of its heads: layers cut differently failed in forward."""
+    model = randomise(Translator())
+    channels = secateur.watch(model, TOKENS)
+
+    assert {group.name: group.width for group in channels.groups} == {
+        "embed": 4, "body.encoder.layers.0.linear1": 12, "body.decoder.layers.0.linear1": 12, "body.decoder.layers.1.linear1": 12
+    }  # fmt: skip
+    for seed in range(3):
+        check_cut(model, TOKENS, random_plan(channels, ratio=0.5, seed=seed))
+
+
+def test_heads_stay_where_what_they_are_asked_stays():
+    """A decoder that is given its queries loses feed-forward units, found in one trial (it ran into the limit of passes)."""
+    model = randomise(nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16, batch_first=True), 2))
+    example = (torch.randn(2, 3, 8), torch.randn(2, 4, 8))
+    channels = secateur.watch(model, example)
+
+    assert [group.name for group in channels.groups] == ["layers.0.linear1", "layers.1.linear1"]
+    assert any("as wide as the queries" in fixed.reason for fixed in channels.fixed)
+    check_cut(model, example, random_plan(channels, ratio=0.5, seed=0))

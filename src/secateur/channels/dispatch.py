@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from secateur._model import named_tensors, tensors_in_place
 from secateur.channels.groups import INPUT
 from secateur.channels.nested import ForwardFn, outputs_in, run, tensors_in, with_tensors
-from secateur.channels.rules import WHOLE, Rule, is_quiet, rule_for, unknown
+from secateur.channels.rules import BEFORE, WHOLE, Rule, is_quiet, rule_for, unknown
 from secateur.channels.rules.quick import ON_META
 from secateur.channels.ties import Axes, Call, Labels, MisfitError, Ties, Whole
 from secateur.errors import WatchError
@@ -48,6 +48,11 @@ class _Watcher(TorchDispatchMode):
             out = self._run(func, args, kwargs)
             self._seen(rule_for(func), Call(str(func.overloadpacket), args, kwargs, out))
         return out
+
+    def before(self, rule: Rule, call: Call) -> None:
+        """Let what a function asks for be said before it runs."""
+        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+            rule(self.ties, call)
 
     def whole(self, whole: Whole, func: Any, args: Any, kwargs: Any) -> Any:
         """Run a function that is seen as one operator."""
@@ -101,6 +106,8 @@ class _Functions(TorchFunctionMode):
         whole = None if is_quiet() else WHOLE.get(func)
         if whole is not None:
             return self.watcher.whole(whole, func, args, kwargs)
+        if func in BEFORE and not is_quiet():
+            self.watcher.before(BEFORE[func], Call(func.__name__, args, kwargs, None))
         if func is torch.max_pool1d:  # on the CPU it writes its result past the dispatcher
             return torch.max_pool1d_with_indices(*args, **kwargs)[0]
         return func(*args, **kwargs)

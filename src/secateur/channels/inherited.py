@@ -43,7 +43,7 @@ class Inherited(Ties):
     def one_unit(self, labels: Labels) -> bool:
         """Whether all of several labels are one unit's, such as those of the only head that is left."""
         met = self._component[labels.reshape(-1)]
-        return met.size > 1 and bool((met == met[0]).all())
+        return met.size > 1 and not self._blocked[met[0]] and bool((met == met[0]).all())
 
     def tie(
         self,

@@ -262,6 +262,13 @@ EXOTIC: dict[str, Construct] = {
     "attention of separate projections": Construct(_attention(key_heads=4), _TOKENS, {"embed": 8}),
     "grouped-query attention": Construct(_attention(key_heads=2), _TOKENS, {"embed": 8}),
     "nn.MultiheadAttention": Construct(_multihead, _TOKENS, {"embed": 2}),
+    "bilinear": Construct(
+        lambda: Wired(
+            lambda m, x: m.head(m.both(m.a(x).relu(), m.b(x).relu()).relu()),
+            a=nn.Linear(6, 8), b=nn.Linear(6, 7), both=nn.Bilinear(8, 7, 6), head=_head(6),
+        ),
+        (4, 6), {"a": 8, "b": 7, "both": 6},
+    ),
     "tied embeddings": Construct(lambda: _tied_embeddings(nn.Identity()), _TOKENS, {"body": 8}),
     "tied embeddings under a norm": Construct(lambda: _tied_embeddings(nn.LayerNorm(8)), _TOKENS, {"body": 8}),
     "tied autoencoder": Construct(_tied_autoencoder, (4, 6), {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -143,6 +144,11 @@ def _frozen(model: nn.Module) -> Generator[None]:
             parameter.requires_grad_(True)
 
 
+def _bilinear(a: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """What PyTorch's counter does not know: operations of a bilinear layer, two for each multiply-add."""
+    return 2 * a[0] * math.prod(weight)
+
+
 def macs_of(model: nn.Module, example: Any) -> float:
     """Multiply-adds for one example, as PyTorch's own counter finds them while the network runs.
 
@@ -152,7 +158,7 @@ def macs_of(model: nn.Module, example: Any) -> float:
     >>> macs_of(nn.Linear(3, 2), torch.zeros(4, 3))
     6.0
     """
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten._trilinear: _bilinear})
     with _taken_apart(), _frozen(model), counter:
         outputs_of(model, example)
     args, kwargs = as_call(example)

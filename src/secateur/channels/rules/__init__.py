@@ -65,6 +65,9 @@ RULES.update(
 RULES[torch.ops.aten.mv] = weights.of_weights(RULES[torch.ops.aten.mv])
 
 
+BEFORE: dict[Any, Rule] = {**linear.BEFORE}
+"""What functions ask for whose operators are looked at, too: asked before they run."""
+
 WHOLE: dict[Any, Whole] = {**norm.WHOLE, **recurrent.WHOLE, **weights.WHOLE}
 """Functions that are seen as one operator."""
 

@@ -34,7 +34,7 @@ def slice_(ties: Ties, call: Call) -> None:
         ):  # each step goes as a whole, so that the others stay in place
             ties.tie_rows(np.ascontiguousarray(whole.reshape(-1, step).T))
         labels[dim] = stretch
-    ties.set(out, labels, joint=joint)
+    ties.set(out, labels, parameter=ties.parameter(x), joint=joint)
 
 
 def select(ties: Ties, call: Call) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from secateur.channels.ties import Axes, Call, Labels, Ties
 
@@ -93,6 +97,24 @@ def linear(ties: Ties, call: Call) -> None:
         ties.bias(weight, bias)
 
 
+_BILINEAR = ([1, 3], [0], [1, 2], [2, 3])
+"""The axes by which `torch.nn.functional.bilinear` calls its operator."""
+
+
+def trilinear(ties: Ties, call: Call) -> None:
+    """``out [n, o] = sum of a [n, i] * weight [o, i, j] * b [n, j]``, as bilinear layers call it."""
+    a, weight, b = call.args[:3]
+    if tuple(list(dims) for dims in call.args[3:7]) != _BILINEAR:
+        raise ValueError("its axes are not those of a bilinear layer")
+    rows, *columns = ties.axes(weight)
+    for axis, (x, labels) in enumerate(zip((a, b), columns, strict=True), start=1):
+        ties.tie(ties.axes(x)[1], labels, "reads an axis of the input")
+        ties.read(weight, axis)
+    ties.write(weight, 0)
+    ties.macs(float(a.shape[0]), *zip((rows, *columns), weight.shape, strict=True))
+    ties.set(call.out, (ties.axes(a)[0], rows))
+
+
 def mv(ties: Ties, call: Call) -> None:
     """Matrix times vector."""
     a, b = call.args[0], call.args[1]
@@ -152,6 +174,19 @@ def _masked(ties: Ties, mask: object, scores: Axes) -> None:
             ties.tie(scores[-place], labels)
 
 
+def as_wide_as_queries(ties: Ties, call: Call) -> None:
+    """PyTorch's own attention takes the width of its queries for that of all its heads together, so both lose as much."""
+    query, out_weight = call.tensor(0), call.arg(11, "out_proj_weight")
+    ties.tie(
+        ties.axes(query)[-1],
+        ties.axes(out_weight)[1],
+        "is as wide as the queries that PyTorch's attention is given, which stay",
+    )
+
+
+BEFORE: dict[Any, Callable[[Ties, Call], None]] = {F.multi_head_attention_forward: as_wide_as_queries}
+"""What a function's own code asks for, beside what its operators do."""
+
 aten = torch.ops.aten
 RULES = {
     aten._scaled_dot_product_flash_attention_for_cpu: attention,
@@ -165,5 +200,6 @@ RULES = {
     aten.baddbmm: addmm,
     aten.linear: linear,
     aten.mv: mv,
+    aten._trilinear: trilinear,
     aten.embedding: embedding,
 }

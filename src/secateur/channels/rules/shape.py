@@ -226,7 +226,8 @@ def split(ties: Ties, call: Call) -> None:
         piece = None if labels is None else labels[start : start + size]
         if labels is not None and equal and start:
             ties.tie(labels[:size], piece)
-        ties.set(part, [piece if axis == dim else entry for axis, entry in enumerate(axes)], joint=joint)
+        parts = [piece if axis == dim else entry for axis, entry in enumerate(axes)]
+        ties.set(part, parts, parameter=ties.parameter(x), joint=joint)  # of a weight, each is a weight
         start += size
 
 
