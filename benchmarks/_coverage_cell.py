@@ -158,7 +158,13 @@ def ours(entry: Entry, notes: Notes) -> None:
     del model
     notes.begin("law 1: cutting equals not reading")
     batch = 2 if plan.before.macs < TWO_EXAMPLES_BELOW else 1
-    error = law_error(randomise(build(entry.spec)), example_of(entry, batch=batch), plan)
+    checked = example_of(entry, batch=batch)
+    error = law_error(randomise(build(entry.spec)), checked, plan)
+    if (
+        error > TOLERANCE
+    ):  # numbers that grow from layer to layer leave nothing but rounding errors in the end
+        notes.add(law_error_before_settling=error)
+        error = law_error(settled(randomise(build(entry.spec)), checked), checked, plan)
     notes.add(law_error=error)
     if error > TOLERANCE:
         broken.append(f"law 1: outputs differ by {error:.2g} of the largest from not reading")
@@ -232,6 +238,28 @@ def law_error(model: nn.Module, example: Any, plan: Plan) -> float:
     wanted = outputs_of(silent, exact)
     del silent
     return relative_error(outputs_of(secateur.apply(model, plan, inplace=True), exact), wanted)
+
+
+@torch.no_grad()
+def settled(model: nn.Module, example: Any) -> nn.Module:
+    """A network whose batch norms expect about what comes: their statistics times random factors, in double precision."""
+    generator = torch.Generator().manual_seed(2)
+
+    def expect(norm: Any, args: tuple[Tensor, ...]) -> None:
+        x = args[0].transpose(0, 1).flatten(1)
+        for value, buffer in ((x.mean(1), norm.running_mean), (x.square().mean(1) + 1e-6, norm.running_var)):
+            buffer.copy_(value * (torch.rand(value.shape, generator=generator) + 0.5))
+
+    model.double().eval()
+    hooks = [
+        module.register_forward_pre_hook(expect)
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+    ]
+    outputs_of(model, example if isinstance(example, dict) else example.double())
+    for hook in hooks:
+        hook.remove()
+    return model
 
 
 def found_in(channels: Channels) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from secateur.plan import change_of, plan_for
 from secateur.testing import (
     CONSTRUCTS,
     LawError,
+    Wired,
     check_cut,
     check_forecast,
     check_left_as_found,
@@ -160,3 +161,17 @@ def test_macs_of_a_parameters_view():
 
     assert macs_of(model, torch.zeros(2, 1, 4)) == 12.0
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_row_is_absent_though_it_does_not_read_everything():
+    """Where a layer loses rows and columns and a norm follows, its rows are absent as a whole (they counted as zeros)."""
+    net = Wired(
+        lambda m, x: m.head((y := m.stem(x)) + m.norm(m.outer(m.inner(y).relu()))),
+        stem=nn.Conv2d(3, 8, 3), inner=nn.Conv2d(8, 6, 1), outer=nn.Conv2d(6, 8, 1, bias=False), norm=nn.GroupNorm(1, 8), head=nn.Conv2d(8, 2, 1),
+    )  # fmt: skip
+    model, x = randomise(net), torch.randn(2, 3, 5, 5)
+    channels = secateur.watch(model, x)
+    plan = secateur.plan(channels, secateur.score(model, channels, "l1"), remove=0.5)
+    assert [change.group for change in plan.changes] == ["stem", "inner"]
+
+    check_cut(model, x, plan)

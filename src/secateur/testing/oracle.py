@@ -114,6 +114,7 @@ def unread(model: nn.Module, plan: Plan) -> nn.Module:
             tensor.copy_(value)
     tensors: dict[str, Tensor] = dict(result.named_parameters()) | dict(result.named_buffers())
     absent = not all(group.exact for group in plan.groups)
+    marked: list[tuple[Tensor, int, Tensor]] = []
     for group, change in zip(plan.groups, plan.changes, strict=True):
         if change.mixes or len(change.kept) != len(change.take):
             raise PlanError(
@@ -129,5 +130,7 @@ def unread(model: nn.Module, plan: Plan) -> nn.Module:
             if member.role == "read" or (derived and not absent):
                 tensor.index_fill_(member.axis, gone, 0)
             elif absent and tensor.is_floating_point():
-                tensor.index_fill_(member.axis, gone, torch.nan)
+                marked.append((tensor, member.axis, gone))
+    for tensor, axis, gone in marked:  # at the end, since a row is absent only if all of it is
+        tensor.index_fill_(axis, gone, torch.nan)
     return _Unread(result) if absent else result
