@@ -26,6 +26,7 @@ class Inherited(Ties):
         super().__init__()
         self._expected, self._alive, self._uncut = expected, alive, uncut.seen
         self._component, self._blocked = units.component, units.blocked
+        self._unit_of = units.unit_of_component
         self.bases, self.attention = uncut.bases, uncut.attention
         self._statistics = uncut.statistics
         self._left: dict[int, int] = {}
@@ -41,9 +42,9 @@ class Inherited(Ties):
         return labels
 
     def one_unit(self, labels: Labels) -> bool:
-        """Whether all of several labels are one unit's, such as those of the only head that is left."""
+        """Whether all of several labels are one unit's of a group that had more, such as those of the only head that is left."""
         met = self._component[labels.reshape(-1)]
-        return met.size > 1 and not self._blocked[met[0]] and bool((met == met[0]).all())
+        return met.size > 1 and bool(self._unit_of[met[0]] >= 0) and bool((met == met[0]).all())
 
     def tie(
         self,
