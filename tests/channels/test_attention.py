@@ -133,7 +133,7 @@ def test_all_heads_together_are_as_wide_as_what_they_are_asked():
 
 
 def test_heads_stay_where_what_they_are_asked_stays():
-    """A decoder that is given its queries loses feed-forward units, found in one trial (it ran into the limit of passes)."""
+    """A decoder that is given its queries loses feed-forward units, which was lost to the limit of passes."""
     model = randomise(nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16, batch_first=True), 2))
     example = (torch.randn(2, 3, 8), torch.randn(2, 4, 8))
     channels = secateur.watch(model, example)

@@ -159,6 +159,71 @@ def test_a_network_is_run_as_its_user_runs_it():
     assert ranked.values["block"] > 0
 
 
+class Parts(nn.Module):
+    """Uses a parameter of its own in parts."""
+
+    def __init__(self, wiring: Any, **shapes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.wiring = wiring
+        self.before, self.after = nn.Linear(6, 8), nn.Linear(8, 3)
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.randn(shape)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.wiring(self, x)
+
+
+def test_rows_of_a_table_that_this_input_does_not_need_stay():
+    """Rows behind the slice that a short input takes are no channels (they could be cut while parts of weights were taken for them)."""
+
+    def positions(m: Any, x_bnc: torch.Tensor) -> torch.Tensor:
+        y = m.before(x_bnc)
+        return m.after((y @ y.transpose(1, 2) + y @ m.table[: y.shape[1]].T).softmax(-1) @ y)
+
+    channels = secateur.watch(Parts(positions, table=(16, 8)), torch.zeros(2, 5, 6))
+    assert not any(m.tensor == "table" and m.axis == 0 for group in channels.groups for m in group.members)
+
+
+def test_parts_of_a_weight_play_their_own_roles():
+    """A part of the columns reads; an axis whose parts write and read the same units stays whole."""
+    sliced = Parts(lambda m, x: m.after(nn.functional.linear(m.before(x).relu(), m.w[:, 8:16])), w=(8, 16))
+    roles = {m.tensor: m.role for m in secateur.watch(sliced, torch.zeros(2, 6)).group("before").members}
+    assert roles["w"] == "read"
+
+    def both(m: Any, x: torch.Tensor) -> torch.Tensor:
+        a, b = m.w.chunk(2)
+        return m.after(nn.functional.linear(m.before(x), a).relu() @ b)
+
+    channels = secateur.watch(Parts(both, w=(8, 8)), torch.zeros(2, 6))
+    assert not any(m.tensor == "w" and m.axis == 0 for group in channels.groups for m in group.members)
+
+
+def test_bilinear_layers_tie_the_axes_that_they_keep():
+    """A bilinear layer over the last axis has the same channels before it in both inputs."""
+    model = randomise(
+        Wired(
+            lambda m, x: m.head(m.both(m.a(x), m.b(x))),
+            a=nn.Conv1d(3, 8, 1), b=nn.Conv1d(3, 8, 1), both=nn.Bilinear(5, 5, 4), head=nn.Conv1d(8, 2, 1),
+        )
+    )  # fmt: skip
+    channels = secateur.watch(model, torch.zeros(2, 3, 5))
+    assert widths(channels) == {"a": 8}
+    check_cut(model, torch.randn(2, 3, 5), random_plan(channels, ratio=0.5, seed=0))
+
+
+def test_positions_of_several_axes_are_written():
+    """Positions may be a table themselves: what is written there has its axes in their place."""
+    index = torch.arange(12).reshape(4, 3)
+
+    def written(m: Any, x_bnc: torch.Tensor) -> torch.Tensor:
+        y = m.before(x_bnc).transpose(1, 2).clone()
+        y[:, :, index] = m.p
+        return m.after(y.mean(2))
+
+    channels = secateur.watch(Parts(written, p=(4, 3)), torch.zeros(2, 25, 6))
+    assert widths(channels) == {"before": 8}
+
+
 def test_members_say_who_writes_carries_and_reads():
     """Every tensor that a channel runs through is a member, with its role and the positions that a unit owns."""
     group = secateur.watch(small(), IMAGE).group("0")

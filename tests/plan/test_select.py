@@ -16,7 +16,7 @@ from secateur.cost import CostModel
 from secateur.criteria import Merge, Scores
 from secateur.errors import BudgetError, NothingToCutError, PlanError, SettingsError
 from secateur.plan import Bytes, Change, Macs, Parameters, Plan, change_of, plan, plan_for
-from secateur.testing import cost_of
+from secateur.testing import EXOTIC, cost_of
 
 
 def network() -> nn.Module:
@@ -310,3 +310,14 @@ def test_widening_is_counted():
     wide = network()
     wide[0], wide[2] = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
     assert made.after == cost_of(wide, X)
+
+
+def test_nothing_is_merged_where_a_reader_cannot_be_mixed():
+    """An embedding that is a head, too, both writes and reads: its units go without being folded into others."""
+    construct = EXOTIC["tied embeddings"]
+    model = construct.build()
+    channels = secateur.watch(model, construct.example())
+    plan = secateur.plan(channels, secateur.score(model, channels, "similarity"), remove=0.5)
+
+    assert plan.changes
+    assert not any(change.mixes for change in plan.changes)

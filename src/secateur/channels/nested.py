@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FunctionType, ModuleType
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -27,26 +29,41 @@ def tensors_in(value: object) -> Iterator[torch.Tensor]:
 
 
 def outputs_in(value: object) -> list[torch.Tensor]:
-    """The tensors in what a network returns: those of `tensors_in`, and attributes of objects of any other kind.
+    """The tensors in what a network returns, each once: those of `tensors_in`, and those in sets and in attributes of objects.
 
     >>> from types import SimpleNamespace
     >>> [tuple(x.shape) for x in outputs_in([SimpleNamespace(boxes=torch.zeros(3, 4)), torch.zeros(2)])]
     [(3, 4), (2,)]
     """
     found: list[torch.Tensor] = []
-    seen: set[int] = set()
-
-    def look(value: object) -> None:
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif id(value) not in seen and not isinstance(value, (type, nn.Module)):
-            seen.add(id(value))  # objects can hold each other
-            parts = _parts(value)
-            for part in vars(value).values() if parts is None and hasattr(value, "__dict__") else parts or ():
-                look(part)
-
-    look(value)
+    seen: dict[int, object] = {}
+    waiting = [value]
+    while waiting:
+        now = waiting.pop()
+        if id(now) in seen or isinstance(now, _NO_OUTPUT):  # objects can hold each other
+            continue
+        seen[id(now)] = now
+        if isinstance(now, torch.Tensor):
+            found.append(now)
+        else:
+            waiting += reversed([*(_parts(now) or ()), *_attributes(now)])
     return found
+
+
+_NO_OUTPUT = (type, ModuleType, FunctionType, nn.Module, str, bytes)
+
+
+def _attributes(value: object) -> Iterator[object]:
+    """What an object keeps under names, and what a set or a queue holds."""
+    if hasattr(value, "__dict__"):
+        yield from list(vars(value).values())
+    for kind in type(value).__mro__:
+        slots: Any = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__"):
+                yield getattr(value, name, None)
+    if isinstance(value, (set, frozenset, deque)):
+        yield from list(cast("set[object]", value))
 
 
 def _parts(value: object) -> list[object] | None:

@@ -17,6 +17,7 @@ from secateur.channels.rules.conv import KERNEL
 from secateur.channels.ties import FIXED, Base, Labels, Ties
 
 _FIXED = "is added to or multiplied with something fixed"
+_BOTH = "is written and read by the same weight"
 _TABLE = "is neither written nor read as a channel: a place in a table, of which another input may need more"
 _UNWRITTEN = "is read, but nothing that can be cut writes it"
 _SINGLE = "has a single channel, or channels that can only go together"
@@ -126,7 +127,7 @@ class Units:
         rows = both[self._axes_of(both) == 0]  # units of a layer whose weight, transposed, reads them
         self.blocked[self.component[rows]] = True
         if len(rows):
-            self.ties.fix(rows, "is written and read by the same weight")
+            self.ties.fix(rows, _BOTH)
         return roles
 
     def _axes_of(self, labels: Labels) -> NDArray[np.int64]:
@@ -135,10 +136,14 @@ class Units:
         axes = np.array([base.axis for base in self.ties.bases], dtype=np.int64)
         return axes[np.searchsorted(starts, labels, side="right") - 1]
 
-    def _role(self, base: Base) -> Role:
+    def _role(self, base: Base, indices: Labels) -> Role | None:
+        """What the positions of some units do on an axis; None if some are written there and others read."""
         if base.tensor == INPUT:
             return "input"
-        return ("carry", "write", "read")[int(self._roles[base.start])]  # type: ignore[return-value]
+        found = set(np.unique(self._roles[base.start + indices]).tolist())
+        if found >= {1, 2}:
+            return None
+        return "write" if 1 in found else "read" if 2 in found else "carry"
 
     def _runs(self) -> _Runs:
         """The positions of all axes that can be cut, sorted by component, then by axis and position."""
@@ -177,8 +182,15 @@ class Units:
         for entries, owners in zip(members, units, strict=True):
             if len(owners) < 2:
                 continue
+            parts = [(base, indices, self._role(base, indices)) for base, indices in entries]
+            if any(role is None for *_, role in parts):
+                for base, indices in entries:
+                    self.ties.fix(self.ties.labels(base)[indices.reshape(-1)], _BOTH)
+                continue
             made = tuple(
-                Member(base.tensor, base.axis, self._role(base), indices) for base, indices in entries
+                Member(base.tensor, base.axis, role, indices)
+                for base, indices, role in parts
+                if role is not None
             )
             roles = {member.role for member in made}
             if len(roles) == 1 and roles <= {"read", "carry"}:

@@ -82,8 +82,9 @@ def watch(
             code divides them by the root of the width. No layer reads queries and keys, so score them by their weights (``l1``).
             Other products of two activations can lose their terms then, too. Where heads have a norm of their own, or positions that are turned
             (rotary ones), whole heads go all the same.
-        forward_fn: How you run the network, where that is not ``model(example)``: ``forward_fn(model, example)``. The example may
-            then be anything. What it returns (tensors in tuples, dictionaries or dataclasses) keeps its channels.
+        forward_fn: How you run the network, where that is not ``model(example)``: ``forward_fn(model, example)``. The example holds its
+            tensors in tuples, lists, dictionaries (a mapping of another class is handed on as a plain one) or dataclasses. The tensors in
+            what it returns keep their channels.
 
     Returns:
         The groups of channels, what is fixed and why, the operators without a rule, and what everything costs.

@@ -96,9 +96,12 @@ def _chosen(
 
 
 def change_of(group: Group, kept: Indices, merge: Merge | None = None) -> Change:
-    """The change that keeps some units of a group, removed ones folded into others where a criterion says how."""
+    """The change that keeps some units of a group, removed ones folded into others where a criterion says how.
+
+    They are not where something reads them that no mix reaches: a weight that writes them, too, or is computed from another.
+    """
     kept = np.sort(kept)
-    if merge is None:
+    if merge is None or any(member.axis > 0 for member in group.by_role("carry")):
         return Change(group.name, group.width, kept)
     place = np.full(group.width, -1, dtype=np.int64)
     place[kept] = np.arange(len(kept))

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from secateur._model import named_tensors
-from secateur.channels.nested import as_call, tensors_in, with_tensors
+from secateur.channels.nested import as_call, outputs_in, tensors_in, with_tensors
 from secateur.cost import Cost
 from secateur.plan import Plan
 from secateur.surgery import apply
@@ -42,7 +42,10 @@ def outputs_of(model: nn.Module, example: Any) -> list[Tensor]:
     modes = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad():
-            return list(tensors_in(model.eval()(*args, **kwargs)))
+            outputs = outputs_in(model.eval()(*args, **kwargs))
+        if not outputs:
+            raise LawError("the network returns no tensor, so nothing can be compared")
+        return outputs
     finally:
         for module, mode in modes:
             module.training = mode

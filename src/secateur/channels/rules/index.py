@@ -9,7 +9,9 @@ import torch
 
 from secateur.channels.rules.elementwise import settle_outside
 from secateur.channels.rules.shape import CODE, pick
-from secateur.channels.ties import Call, Labels, Ties
+from secateur.channels.ties import Call, Labels, Ties, tensors_of
+
+_MASKS = (torch.bool, torch.uint8)
 
 
 def slice_(ties: Ties, call: Call) -> None:
@@ -51,7 +53,7 @@ def _chosen(ties: Ties, axes: list[Labels | None], indices: Sequence[torch.Tenso
     for entry in indices:
         count = 1
         if entry is not None:
-            count = entry.dim() if entry.dtype in (torch.bool, torch.uint8) else 1
+            count = entry.dim() if entry.dtype in _MASKS else 1
             used.update(range(dim, dim + count))
             for labels in ties.axes(entry):
                 ties.fix(labels, "chooses positions of another tensor")
@@ -82,7 +84,8 @@ def index_put(ties: Ties, call: Call) -> None:
     x, indices, values = call.tensor(0), call.args[1], call.tensor(2)
     axes = list(ties.axes(x))
     used = _chosen(ties, axes, indices)
-    chosen = _indexed(axes, used, max(len(axes) - len(used) + 1, values.dim()))
+    rank = max(1 if entry.dtype in _MASKS else entry.dim() for entry in tensors_of(indices))
+    chosen = _indexed(axes, used, len(axes) - len(used) + rank)
     for place, labels in enumerate(reversed(ties.axes(values)), start=1):
         if values.shape[-place] > 1:
             ties.tie(chosen[-place], labels)

@@ -107,12 +107,14 @@ def trilinear(ties: Ties, call: Call) -> None:
     if tuple(list(dims) for dims in call.args[3:7]) != _BILINEAR:
         raise ValueError("its axes are not those of a bilinear layer")
     rows, *columns = ties.axes(weight)
+    batch = ties.axes(a)[0]
+    ties.tie(batch, ties.axes(b)[0])
     for axis, (x, labels) in enumerate(zip((a, b), columns, strict=True), start=1):
         ties.tie(ties.axes(x)[1], labels, "reads an axis of the input")
         ties.read(weight, axis)
     ties.write(weight, 0)
-    ties.macs(float(a.shape[0]), *zip((rows, *columns), weight.shape, strict=True))
-    ties.set(call.out, (ties.axes(a)[0], rows))
+    ties.macs(1.0, (batch, a.shape[0]), *zip((rows, *columns), weight.shape, strict=True))
+    ties.set(call.out, (batch, rows))
 
 
 def mv(ties: Ties, call: Call) -> None:
