@@ -182,7 +182,9 @@ class Units:
         for entries, owners in zip(members, units, strict=True):
             if len(owners) < 2:
                 continue
-            parts = [(base, indices, self._role(base, indices)) for base, indices in entries]
+            parts: list[tuple[Base, Labels, Role | None]] = [
+                (base, indices, self._role(base, indices)) for base, indices in entries
+            ]
             if any(role is None for *_, role in parts):
                 for base, indices in entries:
                     self.ties.fix(self.ties.labels(base)[indices.reshape(-1)], _BOTH)
