@@ -101,6 +101,21 @@ def test_outputs_stay_in_objects_of_any_class(kind):
     assert widths(secateur.watch(Told(kind), torch.zeros(2, 4))) == {"stem": 6}
 
 
+class DynamicCache:
+    """Keys and values as a decoder returns them, for its next call."""
+
+    def __init__(self, keys: torch.Tensor) -> None:
+        self.keys = keys
+
+
+def test_what_a_decoder_caches_for_itself_is_no_output():
+    """A cache beside the result is the network's own: what is in it can be cut."""
+    net = Wired(
+        lambda m, x: (m.head(y := m.stem(x).relu()), DynamicCache(y)), stem=nn.Linear(4, 6), head=nn.Linear(6, 3)
+    )  # fmt: skip
+    assert widths(secateur.watch(net, torch.zeros(2, 4))) == {"stem": 6}
+
+
 def test_a_network_that_returns_no_tensor_is_refused():
     """Without a tensor that comes out, nothing says which channels must stay."""
     with pytest.raises(WatchError, match="returned a str in which there is no tensor"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -39,12 +40,17 @@ class Repair:
 
 
 def _removed(
-    group: Group, number: int, sizes: Mapping[tuple[str, int], int], kernels: Container[str]
+    group: Group,
+    number: int,
+    alike: int,
+    sizes: Mapping[tuple[str, int], int],
+    kernels: Container[str],
 ) -> Labels:
     """About a third of the units, scattered; of neighbouring groups not the same ones.
 
     A prime number stays, so that it is no multiple of a width of something else by chance. Of groups of one width different
-    numbers stay: code that takes the size of one for another's would else run, and fail once they are cut differently.
+    numbers stay, by turns (``alike`` counts them): code that takes the size of one for another's would else run, and fail once
+    they are cut differently.
 
     Of two in a convolution's group none goes: with a single one it would be taken for a depthwise one.
     """
@@ -53,7 +59,7 @@ def _removed(
         for member in group.by_role("read", "write")
     ):
         return np.arange(0)
-    count = group.width - _primes_near_two_thirds(group.width)[number % _choices(group.width)]
+    count = group.width - _primes_near_two_thirds(group.width)[alike % _choices(group.width)]
     spread = np.linspace(0, group.width - 1, count).round().astype(np.int64)
     return (spread + number % 2) % group.width
 
@@ -62,10 +68,12 @@ def positions_left(ties: Ties, groups: Sequence[Group]) -> dict[tuple[str, int],
     """The positions that are left of each axis that loses some."""
     sizes = {(base.tensor, base.axis): base.size for base in ties.bases}
     left: dict[tuple[str, int], NDArray[np.bool_]] = {}
+    widths: Counter[int] = Counter()
     for number, group in enumerate(groups):
         if group.by_role("input"):
             continue
-        removed = _removed(group, number, sizes, ties.kernels)
+        removed = _removed(group, number, widths[group.width], sizes, ties.kernels)
+        widths[group.width] += 1
         for member in group.members:
             key = member.tensor, member.axis
             if key not in left:
@@ -135,7 +143,7 @@ def labels_left(ties: Ties, units: Units, kept: Mapping[tuple[str, int], Labels]
 
 def _choices(width: int) -> int:
     """From how many prime numbers it is chosen how many units stay."""
-    return next(count for least, count in ((40, 5), (12, 3), (6, 2), (0, 1)) if width >= least)
+    return next(count for least, count in ((40, 5), (12, 3), (3, 2), (0, 1)) if width >= least)
 
 
 @cache

@@ -31,6 +31,8 @@ def tensors_in(value: object) -> Iterator[torch.Tensor]:
 def outputs_in(value: object) -> list[torch.Tensor]:
     """The tensors in what a network returns, each once: those of `tensors_in`, and those in sets and in attributes of objects.
 
+    Not those in objects of a class that is named a cache: a decoder's keys and values, which only the network itself reads.
+
     >>> from types import SimpleNamespace
     >>> [tuple(x.shape) for x in outputs_in([SimpleNamespace(boxes=torch.zeros(3, 4)), torch.zeros(2)])]
     [(3, 4), (2,)]
@@ -40,7 +42,7 @@ def outputs_in(value: object) -> list[torch.Tensor]:
     waiting = [value]
     while waiting:
         now = waiting.pop()
-        if id(now) in seen or isinstance(now, _NO_OUTPUT):  # objects can hold each other
+        if id(now) in seen or isinstance(now, _NO_OUTPUT) or _is_cache(now):  # objects can hold each other
             continue
         seen[id(now)] = now
         if isinstance(now, torch.Tensor):
@@ -51,6 +53,11 @@ def outputs_in(value: object) -> list[torch.Tensor]:
 
 
 _NO_OUTPUT = (type, ModuleType, FunctionType, nn.Module, str, bytes)
+
+
+def _is_cache(value: object) -> bool:
+    """Whether an object is what decoders keep keys and values in: handed back to them, and as wide as they are."""
+    return any(kind.__name__.endswith("Cache") for kind in type(value).__mro__)
 
 
 def _attributes(value: object) -> Iterator[object]:
