@@ -237,3 +237,34 @@ def test_places_in_a_table_that_this_input_does_not_need_stay() -> None:
 
     assert {group.name: group.width for group in channels.groups} == {"embed": 8}
     assert small(torch.randn(2, 20, 12)).shape == (2, 5)
+
+
+class Reducing(nn.Module):
+    """Attention of two heads, whose keys come from a map that is reduced twice: two numbers that are the same by chance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ratio, self.heads = 2, 2
+        self.embed, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 3)
+        self.reduce = nn.Conv2d(8, 8, 2, 2)
+        self.q, self.k, self.out = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x)
+        queries = x.flatten(2).transpose(1, 2)
+        x = (
+            self.reduce(x) if self.ratio > 1 else x.tanh().sigmoid().relu().neg()
+        )  # the other way takes more steps
+        keys = x.flatten(2).transpose(1, 2)
+        q, k = (y.view(*y.shape[:2], self.heads, 4).transpose(1, 2) for y in (self.q(queries), self.k(keys)))
+        mixed = (q @ k.transpose(-1, -2)).softmax(-1) @ k
+        return self.head((queries + self.out(mixed.transpose(1, 2).flatten(2))).mean(1))
+
+
+def test_an_option_of_the_same_number_does_not_follow():
+    """An integer that only happens to be a width decides what runs: SegFormer lost its reduction with a head."""
+    model, x = randomise(Reducing()), torch.randn(2, 3, 4, 4)
+    channels = secateur.watch(model, x)
+
+    assert {attribute.name for attribute in channels.attributes} == {"heads"}
+    check_cut(model, x, random_plan(channels, ratio=0.5, seed=0))

@@ -49,6 +49,7 @@ class Trial:
     repairs: list[Repair] = field(default_factory=list[Repair])
     passes: int = 0
     failed_at: set[Site] = field(default_factory=set[Site])
+    same_way: bool = True
     _sites: Sites | None = None
     _copies: Copies = field(init=False)
     _labels: dict[tuple[str, int], Labels] = field(init=False)
@@ -70,6 +71,7 @@ class Trial:
         carry_out(cut, repairs, alive)
         expected = {key: labels[kept[key]] if key in kept else labels for key, labels in self._labels.items()}
         ties = Inherited(expected, self.units, alive, self.watched.ties, calls=calls)
+        self.same_way = True
         try:
             again = Pass(
                 cut,
@@ -85,6 +87,8 @@ class Trial:
             failure = Failure(ties.calls, found, error)
             error.__traceback__ = None
             return failure
+        finally:  # the parameters in the order in which they were first used, so far as it came
+            self.same_way = ties.order == self.watched.ties.order[: len(ties.order)]
         return None
 
     def comes_further(self, without: Sequence[Group], failure: Failure) -> bool:
