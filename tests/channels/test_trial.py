@@ -262,7 +262,7 @@ class Reducing(nn.Module):
 
 
 def test_an_option_of_the_same_number_does_not_follow():
-    """An integer that only happens to be a width decides what runs: SegFormer lost its reduction with a head."""
+    """An integer that only happens to be the number of heads, and decides what runs, stays as it is."""
     model, x = randomise(Reducing()), torch.randn(2, 3, 4, 4)
     channels = secateur.watch(model, x)
 
