@@ -175,3 +175,15 @@ def test_a_row_is_absent_though_it_does_not_read_everything():
     assert [change.group for change in plan.changes] == ["stem", "inner"]
 
     check_cut(model, x, plan)
+
+
+def test_what_is_absent_is_absent_in_the_padding_too():
+    """A map is padded before a norm over channels: padding of an absent channel is absent (Swin's odd maps were not comparable)."""
+    net = Wired(
+        lambda m, x: m.head(m.norm(nn.functional.pad(m.stem(x), (0, 1, 0, 1)).permute(0, 2, 3, 1))),
+        stem=nn.Conv2d(3, 8, 3), norm=nn.LayerNorm(8), head=nn.Linear(8, 2),
+    )  # fmt: skip
+    model, x = randomise(net), torch.randn(2, 3, 5, 5)
+    channels = secateur.watch(model, x)
+
+    check_cut(model, x, secateur.plan(channels, secateur.score(model, channels, "l1"), remove=0.5))

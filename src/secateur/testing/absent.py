@@ -45,7 +45,17 @@ class Absent(TorchDispatchMode):
             args = (_present(args[0], _dims(args, named, operator)), *args[1:])
         elif operator in _NORMS and torch.isnan(args[0]).any():
             return _normed(func, args, named)
+        elif operator is aten.constant_pad_nd:
+            return _padded(func(*args, **named), args[0], args[1])
         return func(*args, **named)
+
+
+def _padded(out: Tensor, x: Tensor, amounts: Sequence[int]) -> Tensor:
+    """What is absent all along the lengthened axes is absent where these are longer, too."""
+    longer = [
+        x.dim() - 1 - pair for pair in range(len(amounts) // 2) if any(amounts[2 * pair : 2 * pair + 2])
+    ]
+    return out.masked_fill(torch.isnan(x).all(longer, keepdim=True), torch.nan) if longer else out
 
 
 # --- sums over products ----------------------------------------------------------------------------------------------
