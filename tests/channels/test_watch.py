@@ -174,18 +174,10 @@ def test_a_network_is_run_as_its_user_runs_it():
     assert ranked.values["block"] > 0
 
 
-class Parts(nn.Module):
-    """Uses a parameter of its own in parts."""
-
-    def __init__(self, wiring: Any, **shapes: tuple[int, ...]) -> None:
-        super().__init__()
-        self.wiring = wiring
-        self.before, self.after = nn.Linear(6, 8), nn.Linear(8, 3)
-        for name, shape in shapes.items():
-            self.register_parameter(name, nn.Parameter(torch.randn(shape)))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.wiring(self, x)
+def in_parts(wiring: Any, **shapes: tuple[int, ...]) -> nn.Module:
+    """Two dense layers around something that uses parameters of the network's own in parts."""
+    own = {name: nn.Parameter(torch.randn(shape)) for name, shape in shapes.items()}
+    return Wired(wiring, before=nn.Linear(6, 8), after=nn.Linear(8, 3), **own)
 
 
 def test_rows_of_a_table_that_this_input_does_not_need_stay():
@@ -195,13 +187,13 @@ def test_rows_of_a_table_that_this_input_does_not_need_stay():
         y = m.before(x_bnc)
         return m.after((y @ y.transpose(1, 2) + y @ m.table[: y.shape[1]].T).softmax(-1) @ y)
 
-    channels = secateur.watch(Parts(positions, table=(16, 8)), torch.zeros(2, 5, 6))
+    channels = secateur.watch(in_parts(positions, table=(16, 8)), torch.zeros(2, 5, 6))
     assert not any(m.tensor == "table" and m.axis == 0 for group in channels.groups for m in group.members)
 
 
 def test_parts_of_a_weight_play_their_own_roles():
     """A part of the columns reads; an axis whose parts write and read the same units stays whole."""
-    sliced = Parts(lambda m, x: m.after(nn.functional.linear(m.before(x).relu(), m.w[:, 8:16])), w=(8, 16))
+    sliced = in_parts(lambda m, x: m.after(nn.functional.linear(m.before(x).relu(), m.w[:, 8:16])), w=(8, 16))
     roles = {m.tensor: m.role for m in secateur.watch(sliced, torch.zeros(2, 6)).group("before").members}
     assert roles["w"] == "read"
 
@@ -209,7 +201,7 @@ def test_parts_of_a_weight_play_their_own_roles():
         a, b = m.w.chunk(2)
         return m.after(nn.functional.linear(m.before(x), a).relu() @ b)
 
-    channels = secateur.watch(Parts(both, w=(8, 8)), torch.zeros(2, 6))
+    channels = secateur.watch(in_parts(both, w=(8, 8)), torch.zeros(2, 6))
     assert not any(m.tensor == "w" and m.axis == 0 for group in channels.groups for m in group.members)
 
 
@@ -235,7 +227,7 @@ def test_positions_of_several_axes_are_written():
         y[:, :, index] = m.p
         return m.after(y.mean(2))
 
-    channels = secateur.watch(Parts(written, p=(4, 3)), torch.zeros(2, 25, 6))
+    channels = secateur.watch(in_parts(written, p=(4, 3)), torch.zeros(2, 25, 6))
     assert widths(channels) == {"before": 8}
 
 
