@@ -160,9 +160,8 @@ def ours(entry: Entry, notes: Notes) -> None:
     batch = 2 if plan.before.macs < TWO_EXAMPLES_BELOW else 1
     checked = example_of(entry, batch=batch)
     error = law_error(randomise(build(entry.spec)), checked, plan)
-    if (
-        error > TOLERANCE
-    ):  # numbers that grow from layer to layer leave nothing but rounding errors in the end
+    if error > TOLERANCE:
+        # numbers that grow from layer to layer leave nothing but rounding errors in the end
         notes.add(law_error_before_settling=error)
         error = law_error(settled(randomise(build(entry.spec)), checked), checked, plan)
     notes.add(law_error=error)

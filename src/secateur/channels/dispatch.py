@@ -226,7 +226,7 @@ class Pass:
     def run_in_train_mode(self, example: Any) -> None:
         """Run what only runs in train mode (auxiliary heads) under watch, too."""
         ties = self.ties
-        idle = {base.tensor for base in ties.bases} - ties.used - {INPUT}
+        idle = {base.tensor for base in ties.bases} - ties.used.keys() - {INPUT}
         idle = {name for name in idle if not name.endswith("num_batches_tracked")}
         if not idle:
             return

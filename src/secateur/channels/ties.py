@@ -120,8 +120,7 @@ class Ties:
     unknown: Counter[str] = field(default_factory=Counter[str])
     products: list[Product] = field(default_factory=list[Product])
     biases: dict[str, str] = field(default_factory=dict[str, str])
-    used: set[str] = field(default_factory=set[str])
-    order: list[str] = field(default_factory=list[str])
+    used: dict[str, None] = field(default_factory=dict[str, None])  # in the order of their first use
     notes: list[str] = field(default_factory=list[str])
     counting: bool = True
     flat_input: Labels | None = None
@@ -173,9 +172,8 @@ class Ties:
         """What is known of a tensor that an operator uses."""
         track = self.look(tensor)
         if track is not None:
-            if track.parameter is not None and track.parameter not in self.used:
-                self.used.add(track.parameter)
-                self.order.append(track.parameter)
+            if track.parameter is not None:
+                self.used[track.parameter] = None
             if track.is_input:
                 self.input_touched = True
         return track

@@ -71,7 +71,6 @@ class Trial:
         carry_out(cut, repairs, alive)
         expected = {key: labels[kept[key]] if key in kept else labels for key, labels in self._labels.items()}
         ties = Inherited(expected, self.units, alive, self.watched.ties, calls=calls)
-        self.same_way = True
         try:
             again = Pass(
                 cut,
@@ -88,7 +87,7 @@ class Trial:
             error.__traceback__ = None
             return failure
         finally:  # the parameters in the order in which they were first used, so far as it came
-            self.same_way = ties.order == self.watched.ties.order[: len(ties.order)]
+            self.same_way = list(ties.used) == list(self.watched.ties.used)[: len(ties.used)]
         return None
 
     def comes_further(self, without: Sequence[Group], failure: Failure) -> bool:

@@ -31,9 +31,8 @@ def slice_(ties: Ties, call: Call) -> None:
         step = int(call.arg(4, "step", 1))
         if len(stretch) == 1:  # without it, the code would take its neighbour
             ties.fix(stretch, CODE)
-        elif (
-            step > 1 and len(whole) % step == 0
-        ):  # each step goes as a whole, so that the others stay in place
+        elif step > 1 and len(whole) % step == 0:
+            # each step goes as a whole, so that the others stay in place
             ties.tie_rows(np.ascontiguousarray(whole.reshape(-1, step).T))
         labels[dim] = stretch
     ties.set(out, labels, parameter=ties.parameter(x), joint=joint)
