@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from secateur import networks
-from secateur.channels.nested import tensors_in
 from secateur.errors import ModelError
 
 LIST = Path(__file__).with_name("coverage_models.txt")
@@ -120,15 +119,24 @@ class Detector(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """What the heads say of images ``[b, 3, height, width]``."""
         features = list(self.backbone(images).values())
-        outputs = list(tensors_in(self.head(features)))
+        outputs = list(_flat(self.head(features)))
         if self.regions is not None:
             for kind in ("box", "mask", "keypoint"):
                 if getattr(self.regions, f"{kind}_head", None) is not None:
                     size = getattr(self.regions, f"{kind}_roi_pool").output_size
                     pooled = nn.functional.adaptive_avg_pool2d(features[0], size)
                     read = getattr(self.regions, f"{kind}_head")(pooled)
-                    outputs += tensors_in(getattr(self.regions, f"{kind}_predictor")(read))
+                    outputs += _flat(getattr(self.regions, f"{kind}_predictor")(read))
         return outputs
+
+
+def _flat(made: Any) -> Iterator[Tensor]:
+    """The tensors of a head's result: one, several, or several by name."""
+    if isinstance(made, Tensor):
+        yield made
+    else:
+        for part in made.values() if isinstance(made, dict) else made:
+            yield from _flat(part)
 
 
 def _encoder(name: str, **sizes: Any) -> Callable[[], nn.Module]:
