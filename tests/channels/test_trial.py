@@ -270,3 +270,25 @@ def test_an_option_of_the_same_number_does_not_follow():
 
     assert {attribute.name for attribute in channels.attributes} == {"heads"}
     check_cut(model, x, random_plan(channels, ratio=0.5, seed=0))
+
+
+class Gathered(nn.Module):
+    """Takes every channel at positions of a table, which is expanded to as many channels as there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.head = nn.Linear(12, 8), nn.Linear(8, 3)
+        self.register_buffer("order", torch.tensor([[[4, 0, 2, 1, 3]]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.up(x).transpose(1, 2)
+        return self.head(y.gather(2, self.order.expand(y.size(0), y.size(1), -1)).transpose(1, 2))
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.6])
+def test_a_table_of_positions_that_is_expanded_to_the_channels_follows_them(ratio: float) -> None:
+    """DeBERTa's relative positions: heads that were gathered stayed whole."""
+    net, x = randomise(Gathered()), torch.randn(TOKENS)
+    channels = secateur.watch(net, x)
+    assert [group.name for group in channels.groups] == ["up"]
+    check_cut(net, x, secateur.plan(channels, secateur.score(net, channels, "l1"), remove=ratio))

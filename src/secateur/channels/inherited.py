@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from torch import Tensor
 
 from secateur.channels.ties import Call, Labels, MisfitError, Ties, tensors_of
 from secateur.channels.units import Units
@@ -93,6 +94,8 @@ class Inherited(Ties):
             if track is None or track.joint is not None:
                 continue
             for axis, labels in enumerate(track.axes):
+                if labels is None and _spread(call, tensor, axis):
+                    continue
                 left = shape[axis] if labels is None else self._count(labels)
                 if left != tensor.shape[axis]:
                     raise MisfitError(
@@ -104,6 +107,15 @@ class Inherited(Ties):
         if key not in self._left:
             self._left[key] = int(self._alive[labels].sum())
         return self._left[key]
+
+
+def _spread(call: Call, out: Tensor, axis: int) -> bool:
+    """Whether an axis is one position repeated, which has as many copies as the code asks for."""
+    if not call.name.endswith(".expand"):
+        return False
+    source = call.tensor(0)
+    place = axis - out.dim() + source.dim()
+    return place < 0 or source.shape[place] == 1
 
 
 class Renamed(Ties):

@@ -30,12 +30,23 @@ def repair(trial: Trial, failure: Failure) -> tuple[Failure | None] | None:
     for more in (repairs for path in paths for repairs in _repairs(trial, path, alive)):
         known = {(r.module, r.attribute, r.index) for r in more}
         others = [r for r in trial.repairs if (r.module, r.attribute, r.index) not in known]
+        if all(_carried_out(trial, r, alive) for r in more):
+            continue  # nothing would change
         found = trial.attempt([*others, *more])
         # an integer that is the same number by chance may be an option: then the code goes another way
         if trial.same_way and (found is None or found.calls > failure.calls):
             trial.repairs = [*others, *more]
             return (found,)
     return None
+
+
+def _carried_out(trial: Trial, repair: Repair, alive: Labels) -> bool:
+    """Whether the integer is set to that number already."""
+    return any(
+        (known.module, known.attribute, known.index) == (repair.module, repair.attribute, repair.index)
+        and alive[known.labels].sum() == alive[repair.labels].sum()
+        for known in trial.repairs
+    )
 
 
 def _repairs(trial: Trial, path: str, alive: Labels) -> Iterator[list[Repair]]:
