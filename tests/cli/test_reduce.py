@@ -271,3 +271,21 @@ def test_each_step_that_takes_time_is_said_as_it_starts(secateur, base, tmp_path
         "looking at the network …",
         "writing the report …",
     ]
+
+
+def test_widths_follow_the_target_that_is_named(secateur, base, tmp_path):
+    """With a target's grain every layer that was cut has a width that is a multiple of it; an unknown target is refused."""
+    out = tmp_path / "small"
+    model = base / "model.safetensors"
+    common = ("reduce", model, "--data", "digits", "--max-drop", 60, "--epochs", 1, "--criterion", "l1")
+
+    said = secateur(*common, "--out", out, "--max-iterations", 2, "--round-to", "xnnpack", "--minimum", 2)
+    refused = secateur(*common, "--out", tmp_path / "other", "--round-to", "tpu")
+
+    assert said.code == 0, said.err
+    changed = [layer for layer in read(out).layers if layer.width_after < layer.width_before]
+    assert changed
+    assert all(layer.width_after % 16 == 0 for layer in changed)
+    assert refused.code == 2
+    assert "'tpu' is no export target" in refused.err
+    assert not (tmp_path / "other").exists()

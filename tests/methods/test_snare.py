@@ -12,7 +12,7 @@ from secateur import data, networks
 from secateur.channels import watch
 from secateur.cost import CostModel
 from secateur.data import Split, Splits
-from secateur.errors import NothingToCutError
+from secateur.errors import NothingToCutError, SettingsError
 from secateur.evaluate import evaluate
 from secateur.methods import ReduceSettings, Search, SearchState
 from secateur.methods.potential import potentials
@@ -179,3 +179,26 @@ def test_what_is_hopeless_is_counted_as_the_bound_is(digits: Splits, net: nn.Mod
     assert (given_up.accepted, given_up.epochs) == (False, 2)
     beyond = float(given_up.reason.split()[0])
     assert beyond == pytest.approx(1000.0 - given_up.accuracy, abs=0.01)
+
+
+def test_widths_keep_to_a_minimum_and_to_multiples(digits: Splits, net: nn.Module) -> None:
+    """Each cut stops at the next allowed width, and a layer that may become no narrower is left alone."""
+    settings = ReduceSettings(
+        max_drop=90.0, retrain=QUICK, rounds=1, criterion="l1", round_to={"conv*": 8}, minimum={"dense1": 20}
+    )
+
+    search = Search(net, digits, settings)
+    steps = run(search)
+
+    widths = {group.name: group.width for group in search.channels.groups}
+    assert {step.width_after % 8 for step in steps if step.group.startswith("conv")} == {0}
+    assert widths["dense1"] == 20
+    assert all(widths[name] == 8 for name in ("conv1", "conv2", "conv3"))
+
+
+def test_layers_that_may_become_no_narrower_are_refused(digits: Splits, net: nn.Module) -> None:
+    """Before anything runs, with the widths and the limits; so is a limit of a layer that there is not."""
+    with pytest.raises(NothingToCutError, match=r"conv1 16.*round_to=64"):
+        Search(net, digits, ReduceSettings(max_drop=5.0, criterion="l1", round_to=64))
+    with pytest.raises(SettingsError, match="speaks of 'convolution'"):
+        Search(net, digits, ReduceSettings(max_drop=5.0, criterion="l1", minimum={"convolution": 4}))

@@ -13,6 +13,18 @@ import typer
 from secateur.errors import SettingsError
 
 
+def grain(text: str) -> int | str:
+    """A number of positions, or the name of an export target.
+
+    >>> grain("16"), grain("xnnpack")
+    (16, 'xnnpack')
+    """
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 def number(text: str) -> int | float:
     """A count where the text is a whole number, else a share.
 
@@ -115,6 +127,15 @@ BatchSize: TypeAlias = Annotated[int | None, _option("Examples a step.")]
 Augment: TypeAlias = Annotated[
     str | None, _option("Random changes to training examples: none, shift, flip-shift, signal.")
 ]
+RoundTo: TypeAlias = Annotated[
+    str | None,
+    _option(
+        "Widths that stay are multiples of it: a number, or what the network is meant for (xnnpack).",
+        parser=grain,
+        metavar="N|TARGET",
+    ),
+]
+Minimum: TypeAlias = Annotated[int | None, _option("Units that stay in each layer at least.")]
 Attention: TypeAlias = Annotated[
     str | None, _option("What of attention may go: whole heads (the default), or their width.")
 ]

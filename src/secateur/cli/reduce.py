@@ -46,6 +46,8 @@ def reduce(
     kinds: Annotated[list[str] | None, typer.Option(help="Only groups of this class (Linear).")] = None,
     inputs: Annotated[bool, typer.Option("--inputs", help="Input features may go, too.")] = False,
     attention: o.Attention = None,
+    round_to: o.RoundTo = None,
+    minimum: o.Minimum = None,
     confidence: Annotated[
         float | None, typer.Option(help="How sure the bound must be (0.95); 0 takes drops as measured.")
     ] = None,

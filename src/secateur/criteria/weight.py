@@ -31,12 +31,14 @@ def l1(weight: Tensor) -> Tensor:
     """
     if not weight.numel():
         return torch.zeros(weight.shape[0], dtype=torch.float64)
-    lengthwise = weight.stride(0) < weight.stride(1)  # a transposed weight is read in the order in which it lies
+    # a transposed weight is read in the order in which it lies
+    lengthwise = weight.stride(0) < weight.stride(1)
     table = weight.t() if lengthwise else weight
     some = min(max(_AT_ONCE // table.shape[1], 1), table.shape[0])
     # one piece of memory for all: to ask for it anew each time takes longer than the sums do
     space = torch.empty(some, table.shape[1], dtype=torch.float64, device=weight.device)
-    sums = (space[: len(piece)].copy_(piece).abs_().sum(0 if lengthwise else 1) for piece in table.split(some))
+    pieces = (table[start : start + some] for start in range(0, len(table), some))
+    sums = (space[: len(piece)].copy_(piece).abs_().sum(0 if lengthwise else 1) for piece in pieces)
     return (sum(sums, torch.zeros_like(space[0])) if lengthwise else torch.cat(list(sums))).cpu()
 
 

@@ -12,9 +12,11 @@ from secateur.channels import Channels, Group
 from secateur.criteria import Scores, score
 from secateur.criteria.score import BATCH_SIZE
 from secateur.data import Split
+from secateur.errors import SettingsError
 from secateur.methods.judge import Judge
 from secateur.methods.seeds import seed_for
 from secateur.methods.settings import ReduceSettings
+from secateur.methods.widths import limits_of, next_width
 from secateur.observe import Need, Observations, observe
 from secateur.plan import Plan, compensate, plan
 from secateur.surgery import apply
@@ -75,6 +77,7 @@ class Cuts:
         self.model, self.channels, self.settings = model, channels, settings
         self._groups, self._judge, self._number = list(groups), judge, number
         self._batches = list(sample.batches(BATCH_SIZE))
+        self._limits = limits_of(channels, settings)
         self._known: dict[tuple[str, float], Cut] = {}
         self._seen: Observations | None = None
         self._seen_of: list[str] = []
@@ -106,11 +109,11 @@ class Cuts:
         return known
 
     def _plan(self, group: Group, share: float) -> Plan:
-        at_least_one = max(share, 1.0 / group.width)
-        most = (group.width - 1) / group.width
-        made = plan(
-            self.channels, self.scores, remove={group.name: min(at_least_one, most)}, groups=[group.name]
-        )
+        left = next_width(group, share, self._limits[group.name])
+        if left is None:
+            raise SettingsError(f"{group.name!r} may become no narrower than its {group.width} units")
+        gone = (group.width - left) / group.width
+        made = plan(self.channels, self.scores, remove={group.name: gone}, groups=[group.name])
         method = self.settings.compensate
         if method != "none" and group.name not in self.scores.merges:  # a merge is a compensation already
             made = compensate(made, self._observed(group.name), method=method)

@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 from secateur.channels import Channels, Group
 from secateur.cost import CostModel
 from secateur.errors import NothingToCutError
+from secateur.methods.settings import ReduceSettings
+from secateur.methods.widths import limits_of, next_width
 from secateur.plan import why_nothing
 
 
@@ -37,24 +39,19 @@ def chosen_groups(
     )
 
 
-def check_choice(
-    channels: Channels,
-    *,
-    layers: Sequence[str] | None = None,
-    kinds: Sequence[str] | None = None,
-    unseen: Mapping[str, str] | None = None,
-) -> None:
+def check_choice(channels: Channels, settings: ReduceSettings, *, unseen: Mapping[str, str]) -> None:
     """Refuse a network, or a choice of layers, of which nothing may be reduced.
 
     Args:
         channels: The network's groups.
-        layers: Patterns of names that were chosen.
-        kinds: Classes of modules that were chosen.
+        settings: Which layers were chosen, and how narrow they may become.
         unseen: Groups that the criterion cannot score, and why.
 
     Raises:
-        NothingToCutError: No group is free, none matches, or the criterion can score none.
+        NothingToCutError: No group is free, none matches, the criterion can score none, or none may become narrower.
+        SettingsError: A limit is set for a layer that there is not.
     """
+    layers, kinds = settings.layers, settings.kinds
     if not channels.groups:
         raise NothingToCutError(why_nothing(channels))
     chosen = chosen_groups(channels, layers=layers, kinds=kinds)
@@ -63,12 +60,19 @@ def check_choice(
         raise NothingToCutError(
             f"nothing can be cut: no group matches layers={layers}, kinds={kinds}; there are {known}"
         )
-    hidden = unseen or {}
-    if all(group.name in hidden for group in chosen):
-        reasons = "; ".join(f"{group.name!r}: {hidden[group.name]}" for group in chosen[:5])
+    seen = [group for group in chosen if group.name not in unseen]
+    if not seen:
+        reasons = "; ".join(f"{group.name!r}: {unseen[group.name]}" for group in chosen[:5])
         raise NothingToCutError(
             f"nothing can be cut by this criterion, which needs to see what reads a group ({reasons}); use a weight"
             " criterion such as 'l1'"
+        )
+    limits = limits_of(channels, settings)
+    if all(next_width(group, 1.0, limits[group.name]) is None for group in seen):
+        widths = ", ".join(f"{group.name} {group.width}" for group in seen)
+        raise NothingToCutError(
+            f"nothing can be cut: no layer may become narrower (units now: {widths}) with minimum={settings.minimum} and"
+            f" round_to={settings.round_to!r}; lower them"
         )
 
 

@@ -197,7 +197,7 @@ def _check_cuttable(model: nn.Module, data: Splits, settings: ReduceSettings) ->
     criterion_named(settings.criterion)
     channels = watch(model, data.train.inputs[:1], inputs=settings.inputs, attention=settings.attention)
     hidden = unseen(model, channels, data.train, settings)
-    check_choice(channels, layers=settings.layers, kinds=settings.kinds, unseen=hidden)
+    check_choice(channels, settings, unseen=hidden)
 
 
 class _Reduction:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from secateur.channels import Attention
 from secateur.errors import SettingsError
 from secateur.evaluate import Drop
+from secateur.plan import Minimum, RoundTo
 from secateur.train import TrainSettings
 
 Compensate = Literal["none", "mean", "least-squares"]
@@ -46,6 +47,9 @@ class ReduceSettings(BaseModel):
         kinds: Only groups written by modules of these classes (``Linear``); None for all.
         inputs: Whether features of the network's input may be removed, too.
         attention: What of attention may go: whole ``heads``, or positions of all heads' ``width`` (see `secateur.watch`).
+        minimum: Units that stay in each layer at least; or that number by pattern of the layers' names.
+        round_to: Widths that stay are a multiple of it: a number of positions, or the export target that the network is meant
+            for (``"xnnpack"``, see `secateur.plan.GRAINS`); or either by pattern of the layers' names.
         choose: Which layer's cut is tried next: that of the greatest ``potential`` times operation size (as printed), which
             looks at sizes alone; or by its ``shock``: every layer's next cut is tried without retraining, and the one that
             saves most for what it adds to the loss is taken. The second costs a look at the validation data a layer.
@@ -96,6 +100,8 @@ class ReduceSettings(BaseModel):
     kinds: tuple[str, ...] | None = None
     inputs: bool = False
     attention: Attention = "heads"
+    minimum: Minimum = 1
+    round_to: RoundTo = 1
     choose: Literal["potential", "shock"] = "shock"
     beta: float = Field(default=1.0, ge=0)
     gamma: float = Field(default=1.0, ge=0)

@@ -34,6 +34,7 @@ from secateur.methods.result import Step
 from secateur.methods.seeds import seed_for
 from secateur.methods.settings import ReduceSettings
 from secateur.methods.state import SearchState
+from secateur.methods.widths import limits_of, next_width
 from secateur.observe import Need, observe
 from secateur.observe.values import AT_READERS
 from secateur.surgery import apply
@@ -99,7 +100,7 @@ class Search:
         first = self.channels if model is None else self.watched(unreduced)
         self.unseen = unseen(unreduced, first, data.train, settings)
         if model is None:  # refuse before anything runs
-            check_choice(self.channels, layers=settings.layers, kinds=settings.kinds, unseen=self.unseen)
+            check_choice(self.channels, settings, unseen=self.unseen)
 
     @property
     def before(self) -> Evaluation:
@@ -127,8 +128,13 @@ class Search:
         """The cut to try next, of those open: of the layer that promises most, or the one that saves most for its shock."""
         settings, state = self.settings, self.state
         chosen = chosen_groups(self.channels, layers=settings.layers, kinds=settings.kinds)
+        limits = limits_of(self.channels, settings)
         still_open = [
-            group for group in chosen if group.name not in state.closed and group.name not in self.unseen
+            group
+            for group in chosen
+            if group.name not in state.closed
+            and group.name not in self.unseen
+            and next_width(group, 1.0, limits[group.name]) is not None
         ]
         if not still_open:
             return None

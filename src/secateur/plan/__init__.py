@@ -5,7 +5,7 @@ from secateur.plan.budget import Budget, Bytes, Macs, Parameters
 from secateur.plan.change import ALL_READERS, Change, Mix, Plan
 from secateur.plan.compensate import compensate
 from secateur.plan.left import Left, why_nothing
-from secateur.plan.limits import GRAINS
+from secateur.plan.limits import GRAINS, Minimum, RoundTo, limits
 from secateur.plan.select import change_of, plan, plan_for
 
 __all__ = [
@@ -16,11 +16,14 @@ __all__ = [
     "Change",
     "Left",
     "Macs",
+    "Minimum",
     "Mix",
     "Parameters",
     "Plan",
+    "RoundTo",
     "change_of",
     "compensate",
+    "limits",
     "plan",
     "plan_blocks",
     "plan_for",

@@ -19,7 +19,7 @@ Measured on x86 with AVX-512 for LiteRT's XNNPACK, ONNX Runtime and OpenVINO; Ex
 costs about as much as 48.
 """
 
-RoundTo: TypeAlias = "int | str | Mapping[str, int | str]"
+RoundTo: TypeAlias = int | str | Mapping[str, int | str]
 Minimum: TypeAlias = int | Mapping[str, int]
 T = TypeVar("T")
 
