@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 
 def _computed(module: nn.Module) -> None:
-    """Weights that hooks compute before each forward (the old weight norm) are computed now."""
+    """Weights that hooks compute before each forward (the old weight and spectral norm) are computed now."""
     for hook in cast("dict[int, object]", vars(module)["_forward_pre_hooks"]).values():
         if isinstance(hook, WeightNorm):
             with torch.no_grad():
                 hook(module, ())
+        elif isinstance(hook, SpectralNorm):
+            with torch.no_grad():
+                setattr(module, hook.name, hook.compute_weight(module, do_power_iteration=False))
 
 
 def _convolution(module: nn.Module) -> None:
@@ -119,8 +125,25 @@ def fit_attributes(module: nn.Module) -> None:
         >>> layer.out_features
         2
     """
-    for fitter in _FITTERS:
-        fitter(module)
+    with _weights_only_looked_at(module):
+        for fitter in _FITTERS:
+            fitter(module)
+
+
+@contextmanager
+def _weights_only_looked_at(module: nn.Module) -> Generator[None]:
+    """In train mode each look at a weight under spectral norm would be a step of its power iteration."""
+    inner: list[nn.Module] = []
+    if is_parametrized(module):
+        parametrized = cast("nn.Module", module.parametrizations)
+        inner = [part for part in parametrized.modules() if part.training]
+    for part in inner:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in inner:
+            part.training = True
 
 
 def set_attribute(module: nn.Module, name: str, index: int | None, value: int) -> None:

@@ -21,6 +21,8 @@ from secateur.channels.ties import Axes, Call, Labels, MisfitError, Ties, Whole
 from secateur.errors import WatchError
 
 _META = torch.device("meta")
+_PRODUCTS = frozenset(f"aten.{name}" for name in ("addmm", "baddbmm", "bmm", "convolution", "linear", "mm"))
+"""A product of two weights is an activation like any other, such as the queries that a network learns."""
 
 
 class Recorder(Protocol):
@@ -76,6 +78,8 @@ class _Watcher(TorchDispatchMode):
         except Exception as error:  # a call that its rule does not foresee: left whole, and told
             self.ties.notes.append(f"{call.name} was left whole: {type(error).__name__}: {error}")
             unknown(self.ties, call)
+        if call.name not in _PRODUCTS:
+            self.ties.hand_on(call)
         self.ties.note(call)
         if self.recorder is not None:
             self.recorder(call)
@@ -125,10 +129,19 @@ class _Run(nn.Module):
 
 
 def _kernels(model: nn.Module) -> set[str]:
-    """The names of the weights of convolutions: what lies behind their first two axes are no channels."""
+    """The names of the weights of convolutions: what lies behind their first two axes are no channels.
+
+    Under weight and spectral norm it is what they are computed from.
+    """
     modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
     convolution = nn.modules.conv._ConvNd  # pyright: ignore[reportPrivateUsage] - the class of all of them
-    return {f"{name}.weight".lstrip(".") for name, module in modules if isinstance(module, convolution)}
+    return {
+        f"{name}.{tensor}".lstrip(".")
+        for name, module in modules
+        if isinstance(module, convolution)
+        for tensor, value in module.named_parameters()
+        if value.dim() > 2
+    }
 
 
 def _on_meta(tensor: torch.Tensor) -> torch.Tensor:

@@ -65,6 +65,7 @@ class Joint:
 class Track:
     """What is known of one tensor: its labels, the parameter it is (or is a view of), and whether it is one number repeated.
 
+    A weight is a parameter, or what is computed from nothing else, as under weight and spectral norm.
     What is one number repeated is so until somebody writes into it: ``uniform`` is the version in which it was.
     """
 
@@ -74,6 +75,7 @@ class Track:
     is_input: bool = False
     joint: Joint | None = None
     uniform: int | None = None
+    computed: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,6 +236,22 @@ class Ties:
         """The name of the parameter that a tensor is, or is a view of."""
         track = None if tensor is None else self.track_of(tensor)
         return track.parameter if track is not None else None
+
+    def is_weight(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is a parameter, or is computed from parameters alone, element by element or by norms."""
+        track = self.look(tensor)
+        return track is not None and (track.parameter is not None or track.computed)
+
+    def hand_on(self, call: Call) -> None:
+        """Note of what is computed from weights alone (and single numbers) that it is a weight, too."""
+        given = tensors_of((call.args, call.kwargs))
+        if any(map(self.is_weight, given)) and all(
+            tensor.dim() == 0 or self.is_weight(tensor) or self.look(tensor) is None for tensor in given
+        ):
+            for out in tensors_of(call.out):
+                track = self.look(out)
+                if track is not None:
+                    track.computed = True
 
     def set(
         self,

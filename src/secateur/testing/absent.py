@@ -13,12 +13,13 @@ aten = torch.ops.aten
 
 _STATISTICS = frozenset(
     {
-        aten.mean, aten.var, aten.std, aten.var_mean, aten.std_mean, aten.amax, aten.amin, aten.linalg_vector_norm,
+        aten.mean, aten.var, aten.std, aten.var_mean, aten.std_mean, aten.amax, aten.amin, aten.linalg_vector_norm, aten.norm,
     }
 )  # fmt: skip
 _NORMS = frozenset({aten.native_layer_norm, aten.native_group_norm, aten.native_batch_norm})
 
 
+_OF_ROWS = frozenset({aten._weight_norm_interface, aten._weight_norm})
 _ATTENTION = frozenset(
     {aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_flash_attention}
 )
@@ -45,6 +46,8 @@ class Absent(TorchDispatchMode):
             args = (_present(args[0], _dims(args, named, operator)), *args[1:])
         elif operator in _NORMS and torch.isnan(args[0]).any():
             return _normed(func, args, named)
+        elif operator in _OF_ROWS and torch.isnan(args[0]).any():
+            return _scaled(func, args, named)
         elif operator is aten.constant_pad_nd:
             return _padded(func(*args, **named), args[0], args[1])
         return func(*args, **named)
@@ -88,6 +91,8 @@ _PRODUCTS: dict[Any, Callable[[Sequence[Any]], tuple[Any, ...]]] = {
     aten.mm: _product(0),
     aten.bmm: _product(0),
     aten.mv: _product(0),
+    aten.dot: _product(0),
+    aten.vdot: _product(0),
     aten.addmm: _product(1),
     aten.baddbmm: _product(1),
     aten.convolution: _convolution,
@@ -115,7 +120,7 @@ def _attended(args: Sequence[Any], named: Mapping[str, Any]) -> tuple[Tensor, Te
 
 
 def _dims(args: Sequence[Any], named: Mapping[str, Any], operator: Any) -> list[int]:
-    place = 2 if operator is aten.linalg_vector_norm else 1
+    place = 2 if operator in (aten.linalg_vector_norm, aten.norm) else 1
     given = args[place] if len(args) > place else named.get("dim")
     count = args[0].dim()
     if given is None or isinstance(given, bool) or (not isinstance(given, int) and not given):
@@ -141,6 +146,15 @@ def _present(x: Tensor, dims: Sequence[int]) -> Tensor:
     for dim, kept in _places(x, dims).items():
         x = x.index_select(dim, kept)
     return x
+
+
+def _scaled(func: Any, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    """A weight each of whose rows has the length that is asked for; what is absent adds nothing to a length, and stays absent."""
+    v = args[0]
+    out = func(torch.nan_to_num(v, nan=0.0), *args[1:], **named)
+    if isinstance(out, Tensor):
+        return out.masked_fill(torch.isnan(v), torch.nan)
+    return (out[0].masked_fill(torch.isnan(v), torch.nan), *out[1:])
 
 
 def _normed(func: Any, args: Sequence[Any], named: Mapping[str, Any]) -> Any:

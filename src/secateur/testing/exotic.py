@@ -294,26 +294,38 @@ EXOTIC: dict[str, Construct] = {
         _with(_einsum, matrix=_parameter(8, 8)), _IMAGE, {"stem": 8, "matrix": 8}, counted=False  # one channel: no product
     ),
     "weight-standardised convolution by batch norm": Construct(_with(_standardised_by_norm, after=_conv(8, 8)), _IMAGE, {"stem": 8, "after": 8}),
-    "weight_norm": Construct(_normed(parametrizations.weight_norm), _IMAGE, {"2": 8}),
+    "weight_norm": Construct(_normed(parametrizations.weight_norm), _IMAGE, {"0": 8, "2": 8}),
     "weight_norm of a dense layer": Construct(
         lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), parametrizations.weight_norm(nn.Linear(8, 8)), nn.ReLU(), _head(8)),
-        (4, 6), {"2": 8},
+        (4, 6), {"0": 8, "2": 8},
     ),
     "weight_norm of columns": Construct(
         _normed(lambda _: parametrizations.weight_norm(nn.ConvTranspose2d(8, 8, 3), dim=1)), _IMAGE, {"2": 8}
     ),
     "weight_norm of a whole weight": Construct(
-        _normed(lambda layer: parametrizations.weight_norm(layer, dim=-1)), _IMAGE, {}
+        _normed(lambda layer: parametrizations.weight_norm(layer, dim=-1)), _IMAGE, {"0": 8, "2": 8}
     ),
     "weight_norm of what a transposed convolution reads": Construct(
-        _normed(lambda _: parametrizations.weight_norm(nn.ConvTranspose2d(8, 8, 3))), _IMAGE, {}
+        _normed(lambda _: parametrizations.weight_norm(nn.ConvTranspose2d(8, 8, 3))), _IMAGE, {"2": 8}
     ),
     "spectral_norm": Construct(
-        _normed(parametrizations.spectral_norm), _IMAGE, {}, counted=False  # its own products are no layer's
+        _normed(parametrizations.spectral_norm), _IMAGE, {"0": 8, "2": 8}, counted=False  # its own products are no layer's
+    ),
+    "spectral_norm by a hook": Construct(
+        _normed(nn.utils.spectral_norm), _IMAGE, {"0": 8, "2": 8}, counted=False
+    ),
+    "spectral_norm of a transposed convolution": Construct(
+        _normed(lambda _: parametrizations.spectral_norm(nn.ConvTranspose2d(8, 8, 3))), _IMAGE, {"2": 8}, counted=False
+    ),
+    "spectral_norm of every layer": Construct(
+        lambda: nn.Sequential(
+            *(parametrizations.spectral_norm(_conv(*sizes)) for sizes in ((3, 8), (8, 6))), nn.Flatten(), parametrizations.spectral_norm(nn.Linear(384, 5))
+        ),
+        _IMAGE, {"0": 8, "1": 6}, counted=False,
     ),
     "spectral_norm of a dense layer": Construct(
         lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), parametrizations.spectral_norm(nn.Linear(8, 8)), nn.ReLU(), _head(8)),
-        (4, 6), {}, counted=False,
+        (4, 6), {"0": 8, "2": 8}, counted=False,
     ),
 }  # fmt: skip
 """Constructs by name, most of which are left whole where they are met, with the widths of what can be cut beside them."""

@@ -17,11 +17,12 @@ _ACTIVATIONS = "is summed over in a product of two activations, which no weight 
 def _contract(ties: Ties, a: torch.Tensor, axis_a: int, b: torch.Tensor, axis_b: int) -> None:
     """Tie the axis over which two matrices are multiplied."""
     labels_a, labels_b = ties.axes(a)[axis_a], ties.axes(b)[axis_b]
-    if ties.parameter(a) is None and ties.parameter(b) is None:
+    if not ties.is_weight(a) and not ties.is_weight(b):
         _without_reader(ties, labels_a, labels_b)
         return
     ties.tie(labels_a, labels_b, "reads an axis of the input")
-    weight, column = (b, axis_b) if ties.parameter(b) is not None else (a, axis_a)
+    first = ties.is_weight(a) and ties.parameter(b) is None and (ties.parameter(a) or not ties.is_weight(b))
+    weight, column = (a, axis_a) if first else (b, axis_b)
     ties.read(weight, column)
     ties.write(weight, 2 * weight.dim() - 3 - column)  # the other one of the last two axes
 

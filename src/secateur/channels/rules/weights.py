@@ -16,38 +16,44 @@ _INNER = "is summed over in an inner product"
 
 
 def weight_norm(ties: Ties, call: Call) -> None:
-    """``v`` with each row scaled to the length that ``g`` says. Rows can go, each is scaled alone; within one, all counts."""
+    """``v`` with each row scaled to the length that ``g`` says. Each row is scaled alone; along it, a statistic is taken."""
     v, g = call.tensor(0), call.tensor(1)
     dim = int(call.arg(2, "dim", 0))  # -1: one length for the whole weight
     axes = ties.axes(v)
-    if dim < 0:
-        ties.fix(axes[0], _NORMED)
     for axis, labels in enumerate(axes):
-        if axis == max(dim, 0):
-            ties.tie(labels, ties.axes(g)[axis] if g.dim() else None)
+        if axis == dim:
+            ties.tie(labels, ties.axes(g)[axis])
         else:
-            ties.fix(labels, _NORMED)
+            ties.norm(labels)
             ties.fix(ties.axes(g)[axis] if g.dim() else None, KERNEL)
     ties.write(v, max(dim, 0))
     ties.set(call.result, axes)
 
 
 def of_weights(rule: Callable[[Ties, Call], None]) -> Callable[[Ties, Call], None]:
-    """The rule of matrix times vector: where both are the network's own, a spectral norm is taken, in which all counts."""
+    """The rule of matrix times vector: where both are the network's own, a spectral norm is taken, which is a statistic."""
 
     def extended(ties: Ties, call: Call) -> None:
         matrix, factor = call.tensor(0), call.tensor(1)
         if ties.parameter(matrix) is not None and ties.parameter(factor) is not None:
-            for tensor in (matrix, factor):
-                for labels in ties.axes(tensor):
-                    ties.fix(labels, _SPECTRUM)
+            rows, columns = ties.axes(matrix)
+            ties.tie(columns, ties.axes(factor)[0], _SPECTRUM)
+            ties.norm(columns)
+            ties.set(call.result, (rows,))
+            return
         rule(ties, call)
 
     return extended
 
 
 def inner(ties: Ties, call: Call) -> None:
-    """The inner product of two vectors."""
+    """The inner product of two vectors: the end of a spectral norm where one is the network's own, else all counts."""
+    a, b = call.tensor(0), call.tensor(1)
+    if ties.parameter(a) is not None or ties.parameter(b) is not None:
+        ties.tie(ties.axes(a)[0], ties.axes(b)[0], _SPECTRUM)
+        ties.norm(ties.axes(a)[0])
+        ties.set(call.result, ())
+        return
     for tensor in (call.tensor(0), call.tensor(1)):
         for labels in ties.axes(tensor):
             ties.fix(labels, _INNER)
