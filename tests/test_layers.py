@@ -9,7 +9,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "secateur"
 
-LEAVES = {"errors": set(), "_model": {"errors"}, "data": {"errors"}, "networks": {"errors"}}
+LEAVES = {
+    "errors": set(),
+    "_model": {"errors"},
+    "_options": {"errors"},
+    "data": {"errors"},
+    "networks": {"errors"},
+}
 ORDER = (
     "channels",
     "cost",
@@ -24,6 +30,7 @@ ORDER = (
     "store",
     "methods",
     "scale",
+    "studies",
     "report",
     "cli",
 )

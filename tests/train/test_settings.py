@@ -11,7 +11,7 @@ from secateur.train import TrainSettings
     ("options", "words"),
     [
         ({"optimiser": "sgd"}, ["'optimiser'", "did you mean 'optimizer'"]),
-        ({"zzz": 1}, ["'zzz'", "the options are", "batch_size"]),
+        ({"zzz": 1}, ["'zzz'", "they are", "batch_size"]),
         ({"epochs": 0}, ["'epochs'", "greater than or equal to 1"]),
         ({"lr": -0.1}, ["'lr'", "greater than 0"]),
         ({"lr": float("nan")}, ["'lr'"]),

@@ -6,6 +6,7 @@ from secateur.methods.result import Layer, ReduceResult, Step
 from secateur.methods.settings import ReduceSettings
 from secateur.methods.snare import Search
 from secateur.methods.state import SearchState
+from secateur.methods.stepwise import Point, StepSettings, StepwiseResult, stepwise
 from secateur.methods.training import TrainResult, started_in, train
 
 __all__ = [
@@ -13,15 +14,19 @@ __all__ = [
     "MODEL_FILE",
     "Layer",
     "Listener",
+    "Point",
     "ReduceResult",
     "ReduceSettings",
     "Search",
     "SearchState",
     "Silent",
     "Step",
+    "StepSettings",
+    "StepwiseResult",
     "TrainResult",
     "reduce",
     "started_in",
+    "stepwise",
     "train",
     "unreduced_in",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from secateur._options import sentence
 from secateur.channels import Attention
 from secateur.errors import SettingsError
 from secateur.evaluate import Drop
@@ -128,7 +128,14 @@ class ReduceSettings(BaseModel):
             try:
                 super().__init__(**options)
             except ValidationError as error:
-                raise SettingsError(_sentence(error)) from None
+                raise SettingsError(
+                    sentence(
+                        error,
+                        ReduceSettings,
+                        of=" of a reduction",
+                        missing="say how many percentage points of accuracy may be lost",
+                    )
+                ) from None
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -176,18 +183,3 @@ class ReduceSettings(BaseModel):
     def retraining(self, number: int) -> TrainSettings:
         """How candidates are retrained in a round, counted from 0."""
         return self.retrain.but(epochs=max(1, round(self.retrain.epochs * self.patience**number)))
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        near = get_close_matches(name, list(ReduceSettings.model_fields), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"they are: {', '.join(ReduceSettings.model_fields)}"
-        return f"no option of a reduction is named {name!r}; {hint}"
-    if first["type"] == "missing":
-        return f"option {name!r} is missing; say how many percentage points of accuracy may be lost"
-    if not name:
-        return str(first.get("ctx", {}).get("error", first["msg"]))
-    message = first["msg"]
-    return f"option {name!r} cannot be {first['input']!r}: {message[:1].lower()}{message[1:]}"

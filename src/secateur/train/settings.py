@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from secateur._options import sentence
 from secateur.errors import SettingsError
 
 Augment = Literal["none", "shift", "flip-shift", "signal"]
@@ -82,7 +82,7 @@ class TrainSettings(BaseModel):
             try:
                 super().__init__(**options)
             except ValidationError as error:
-                raise SettingsError(_sentence(error)) from None
+                raise SettingsError(sentence(error, TrainSettings, named="training option")) from None
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -109,18 +109,3 @@ class TrainSettings(BaseModel):
             'cosine'
         """
         return TrainSettings(**{**self.model_dump(), **changes})
-
-
-def _sentence(error: ValidationError) -> str:
-    """What is wrong with the first option that is wrong, in one sentence."""
-    first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else ""
-    if first["type"] == "extra_forbidden":
-        known = list(TrainSettings.model_fields)
-        near = get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"the options are: {', '.join(known)}"
-        return f"no training option is named {name!r}; {hint}"
-    if not name:
-        return str(first.get("ctx", {}).get("error", first["msg"]))
-    message = first["msg"]
-    return f"training option {name!r} cannot be {first['input']!r}: {message[:1].lower()}{message[1:]}"

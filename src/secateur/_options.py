@@ -1,0 +1,56 @@
+"""What is wrong with an option, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+def sentence(
+    error: ValidationError, kind: type[BaseModel], *, named: str = "option", of: str = "", missing: str = ""
+) -> str:
+    """What is wrong with the first option that is wrong.
+
+    Args:
+        error: What pydantic found.
+        kind: The options that there are.
+        named: What an option is called.
+        of: Whose options they are, such as " of a reduction".
+        missing: What to do about one that is missing.
+
+    Example:
+        >>> class Speed(BaseModel, extra="forbid"):
+        ...     limit: int = 50
+        >>> for given in ({"limt": 30}, {"limit": "fast"}):
+        ...     try:
+        ...         Speed(**given)
+        ...     except ValidationError as error:
+        ...         print(sentence(error, Speed, of=" of a road"))
+        no option of a road is named 'limt'; did you mean 'limit'?
+        option 'limit' cannot be 'fast': input should be a valid integer, unable to parse string as an integer
+    """
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = list(kind.model_fields)
+        return f"no {named}{of} is named {name!r}; {did_you_mean(name, known)}"
+    if not name:
+        return str(first.get("ctx", {}).get("error", first["msg"]))
+    if first["type"] == "missing":
+        return f"{named} {name!r} is missing{missing and f'; {missing}'}"
+    message: Any = first["msg"]
+    return f"{named} {name!r} cannot be {first['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest of the names that there are, or all of them.
+
+    >>> did_you_mean("criterionn", ["criterion", "scope"]), did_you_mean("x", ["criterion", "scope"])
+    ("did you mean 'criterion'?", 'they are: criterion, scope')
+    """
+    names = list(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"they are: {', '.join(names)}"
