@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from secateur.cli.compare import compare
 from secateur.cli.data import data
 from secateur.cli.evaluate import evaluate
 from secateur.cli.load import load
@@ -54,6 +55,7 @@ def _program(
 for _command, _in_short in (
     (train, "Train a network on data."),
     (reduce, "Cut a trained network within a bound on its accuracy."),
+    (compare, "Compare strategies for reduction, with statistics."),
     (watch, "Show what belongs together, and what stays and why."),
     (evaluate, "Measure a saved network, or compare two."),
     (report, "Show a reduction's report, and write it again."),

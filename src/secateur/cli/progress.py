@@ -18,9 +18,10 @@ from secateur.channels import watch
 from secateur.cost import CostModel
 from secateur.data import Splits
 from secateur.evaluate import Drop
-from secateur.methods import ReduceSettings, Step
+from secateur.methods import Point, ReduceSettings, Step
 from secateur.methods.judge import too_narrow
 from secateur.report import text
+from secateur.studies import Cell, CellResult, Watcher
 from secateur.train import EpochRecord
 
 _CHOOSING: Final = "trying the next cuts without retraining"
@@ -120,6 +121,81 @@ class TrainProgress(_Shown):
     def _describe(self) -> None:
         number = min(self._done + 1, self._epochs)
         self._progress.update(self._task, description=f"{self._accuracy}epoch {number} of {self._epochs}")
+
+
+class StudyProgress(_Shown, Watcher):
+    """A study: the cell, its curve so far, how many are left and how long that takes."""
+
+    def __init__(self) -> None:
+        """Prepare to show a study."""
+        super().__init__()
+        self._cells = self._done = self._ran = 0
+        self._spent = 0.0
+        self._title = ""
+        self._progress = _bar()
+        self._task = self._progress.add_task("cells", total=None)
+
+    def planned(self, cells: Sequence[Cell], done: int) -> None:
+        """Which cells there are, and how many of them are done."""
+        self._cells, self._done = len(cells), done
+        self._progress.update(self._task, total=len(cells), completed=done)
+        bases = len({cell.base_key for cell in cells})
+        self.line(f"{len(cells)} cells from {bases} trained networks; {done} are done")
+
+    def training(self, cell: Cell) -> None:
+        """An unreduced network is about to be trained."""
+        self._title = f"training {cell.network} on {cell.data}, seed {cell.seed}"
+        self.line(f"{self._title}: {cell.training.epochs} epochs")
+
+    def epoch(self, record: EpochRecord) -> None:
+        """An epoch of its training is done."""
+        reached = (
+            ""
+            if record.validation_accuracy is None
+            else f", validation {text.percent(record.validation_accuracy)}"
+        )
+        self.line(f"  epoch {record.epoch}{reached}, {text.duration(record.seconds)}")
+
+    def started(self, cell: Cell) -> None:
+        """A cell begins."""
+        self._title = _in_words(cell)
+
+    def point(self, point: Point) -> None:
+        """A step of it was judged."""
+        self._title = f"{self._title.partition(':')[0]}: {text.share(point.share)} of the units removed, {text.percent(point.accuracy)}"
+
+    def ended(self, result: CellResult) -> None:
+        """A cell is done, or failed."""
+        self._done += result.done
+        self._ran += 1
+        self._spent += result.seconds
+        self._progress.update(self._task, completed=self._done)
+        left = text.duration(self._spent / self._ran * (self._cells - self._done))
+        last = result.points[-1] if result.points else None
+        reached = result.reason or (
+            ""
+            if last is None
+            else f"{text.percent(last.accuracy)} with {text.integer(last.parameters)} parameters"
+        )
+        state = "" if result.done else "failed: "
+        self.line(
+            f"{self._done} of {self._cells}  {_in_words(result.cell)}: {state}{reached}, {text.duration(result.seconds)};"
+            f" about {left} left"
+        )
+
+    def block(self) -> RenderableType:
+        """The cell, and the bar of all cells."""
+        return Group(Text(self._title, style="bold"), self._progress)
+
+
+def _in_words(cell: Cell) -> str:
+    """A cell in a few words."""
+    settings = cell.settings
+    said = [settings.criterion, settings.scope]
+    said += [f"normalised by {settings.normalise}"] if settings.normalise != "none" else []
+    said += [f"retraining the {settings.retrain} for {settings.iterations}"] if settings.iterations else []
+    said += ["scores taken once"] if settings.recompute == 0 else []
+    return f"{cell.network} seed {cell.seed}, {', '.join(said)}"
 
 
 class ReduceProgress(_Shown):

@@ -18,6 +18,7 @@ from secateur.report.html import read, render, write
 from secateur.report.picture import check_place, render_structure, write_structure
 from secateur.report.reduction import accuracy_of, report_of, write_report
 from secateur.report.structure import Structure, structure_of
+from secateur.report.study import render_study, write_study
 from secateur.report.terminal import ClassRow, GroupRow, evaluation, summary, watched
 from secateur.report.tree import tree
 
@@ -43,6 +44,7 @@ __all__ = [
     "read",
     "render",
     "render_structure",
+    "render_study",
     "report_of",
     "structure_of",
     "summary",
@@ -51,4 +53,5 @@ __all__ = [
     "write",
     "write_report",
     "write_structure",
+    "write_study",
 ]

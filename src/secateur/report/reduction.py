@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import torch
 from pydantic import JsonValue
 from torch import nn
 
@@ -24,6 +18,7 @@ from secateur.errors import SettingsError
 from secateur.evaluate import Drop, Evaluation, class_changes
 from secateur.methods import MODEL_FILE, ReduceResult, Step
 from secateur.networks import origin_of
+from secateur.report.conditions import here
 from secateur.report.document import (
     Accuracy,
     Bound,
@@ -251,39 +246,11 @@ def _classes(result: ReduceResult, data: Splits) -> tuple[ClassChange, ...]:
 
 
 def _conditions(result: ReduceResult, command: str) -> dict[str, JsonValue]:
-    versions: dict[str, JsonValue] = {
-        "secateur": metadata.version("secateur"),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-    found: dict[str, JsonValue] = {
-        "versions": versions,
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        "threads": torch.get_num_threads(),
+    found = here() | {
         "device": str(result.test_after.conditions["device"]),
         "seconds": round(result.seconds, 1),
     }
-    commit = _commit()
-    return found | ({"commit": commit} if commit else {}) | ({"command": command} if command else {})
-
-
-def _commit() -> str | None:
-    """The commit of this library, where it runs from a clone of its repository and not from an installed copy."""
-    here = Path(__file__)
-    tracked = _git("ls-files", "--error-unmatch", here.name, folder=here.parent)
-    return None if tracked is None else _git("rev-parse", "--short", "HEAD", folder=here.parent)
-
-
-def _git(*arguments: str, folder: Path) -> str | None:
-    """What git says; None where there is no git, no repository, or no answer."""
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return found | ({"command": command} if command else {})
 
 
 def _files(folder: Path | None) -> tuple[OutputFile, ...]:

@@ -1,0 +1,116 @@
+"""``secateur compare``: a study of strategies, from one file into tables and a page."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from secateur.cli import options as o
+from secateur.cli import show
+from secateur.cli.progress import StudyProgress, doing
+from secateur.errors import RunError, SettingsError, StoreError
+from secateur.report import write_study
+from secateur.store import RunFolder
+from secateur.studies import KIND, CellResult, Study, results_in, verdicts, write_tables
+from secateur.studies import compare as compare_in
+
+
+def compare(
+    *,
+    study: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="STUDY",
+            help="A study's TOML file; with --resume or --report, its folder.",
+            show_default=False,
+        ),
+    ] = None,
+    out: o.Out = None,
+    resume: o.Resume = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say which cells there are.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Only write tables and page again, of what is done.")
+    ] = False,
+    data_dir: o.DataDir = None,
+) -> None:
+    """Compare strategies for reduction on physically reduced networks: a grid of cells, with the statistics."""
+    if study is None:
+        raise SettingsError("name a study's TOML file first")
+    if plan:
+        _planned(Study.read(study))
+        return
+    if report:
+        _reported(study)
+        return
+    folder, asked = _asked(study, out, resume=resume)
+    try:
+        with StudyProgress() as progress:
+            compare_in(asked, out=folder, resume=resume, data_dir=data_dir, watcher=progress)
+    except KeyboardInterrupt:
+        typer.echo(_farewell(folder), err=True)
+        raise typer.Exit(130) from None
+    failed = [result for result in _reported(folder) if not result.done]
+    if failed:
+        raise RunError(
+            f"{len(failed)} cells failed, the first ({failed[0].cell.key}) with: {failed[0].reason}; the others are done;"
+            f" try them again with: {_again(folder)}"
+        )
+
+
+def _asked(study: Path, out: Path | None, *, resume: bool) -> tuple[Path, Study]:
+    """The folder and the study, which on resuming the folder knows."""
+    if resume and out is None:
+        return study, results_in(study)[0]
+    if out is None:
+        raise SettingsError("--out is missing; name a new folder for the study")
+    return out, Study.read(study)
+
+
+def _planned(study: Study) -> None:
+    cells = study.cells()
+    console = show.console()
+    for experiment in study.experiment:
+        own = sum(experiment.name in cell.experiments for cell in cells)
+        said = f"{experiment.name}: {experiment.question}" if experiment.question else experiment.name
+        console.print(Text(f"{own:5d} cells  {said}"), soft_wrap=True)
+    bases = len({cell.base_key for cell in cells})
+    console.print(f"{len(cells):5d} cells in all, from {bases} trained networks")
+
+
+def _reported(folder: Path) -> tuple[CellResult, ...]:
+    """Write what there is, and show the answers."""
+    study, results = results_in(folder)
+    with doing("writing tables and page"):
+        files = [*write_tables(results, folder), write_study(study, results, folder)]
+    console = show.console()
+    found = verdicts(study, results)
+    for experiment in study.experiment:
+        heading = f"{experiment.name}: {experiment.question}" if experiment.question else experiment.name
+        console.print(Text(heading, style="bold"), soft_wrap=True)
+        for what in dict.fromkeys(one.what for one in found if one.experiment == experiment.name):
+            console.print(Text(f"  {what}:"), soft_wrap=True)
+            for one in found:
+                if one.experiment == experiment.name and one.what == what:
+                    console.print(Text(f"    {one}"), soft_wrap=True)
+    done = sum(result.done for result in results)
+    console.print(f"\n{done} of {len(study.cells())} cells done. Page: {files[-1]}", soft_wrap=True)
+    console.print(f"Tables: {', '.join(str(file) for file in files[:-1])}", soft_wrap=True)
+    return results
+
+
+def _again(folder: Path) -> str:
+    return shlex.join(["secateur", "compare", str(folder), "--resume"])
+
+
+def _farewell(folder: Path) -> str:
+    try:
+        with RunFolder.open(folder, kind=KIND, read_only=True):
+            _, results = results_in(folder)
+    except StoreError:
+        return f"interrupted: nothing was stored yet; remove {folder} if it is there, and start again"
+    done = sum(result.done for result in results)
+    return f"interrupted: {done} cells kept in {folder}; go on with: {_again(folder)}"

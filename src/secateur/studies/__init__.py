@@ -1,0 +1,25 @@
+"""Studies: strategies for reduction compared over a grid of cells, with the statistics that make the answer trustworthy."""
+
+from secateur.studies.cells import Cell
+from secateur.studies.run import KIND, CellResult, Watcher, compare, results_in
+from secateur.studies.study import FACTORS, Experiment, Study
+from secateur.studies.table import cells_of, points_of, write_tables
+from secateur.studies.verdicts import Comparison, area, verdicts
+
+__all__ = [
+    "FACTORS",
+    "KIND",
+    "Cell",
+    "CellResult",
+    "Comparison",
+    "Experiment",
+    "Study",
+    "Watcher",
+    "area",
+    "cells_of",
+    "compare",
+    "points_of",
+    "results_in",
+    "verdicts",
+    "write_tables",
+]

@@ -1,0 +1,305 @@
+"""Run a study: the unreduced networks, then cell by cell, each in a folder of its own, so that nothing is done twice."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from torch import nn
+
+from secateur.data import Splits
+from secateur.data import load as load_data
+from secateur.errors import RunError, SecateurError, SettingsError, StoreError
+from secateur.evaluate import evaluate
+from secateur.methods import MODEL_FILE, Point, stepwise, train
+from secateur.methods.seeds import seed_for
+from secateur.methods.stepwise import NETWORK, StepwiseResult, fresh, layers_of
+from secateur.networks import build
+from secateur.store import RunFolder, load, read_description, save
+from secateur.studies.cells import Cell
+from secateur.studies.study import Study
+from secateur.train import EpochRecord, fit
+
+KIND: Final = "study"
+CELL: Final = "cell"
+BASES, CELLS = "bases", "cells"
+
+
+@dataclass(frozen=True, eq=False)
+class CellResult:
+    """What became of a cell.
+
+    Attributes:
+        cell: The cell.
+        points: The curve; as far as it came, if it failed.
+        reason: Why it failed; empty if it did not.
+        figures: Of the unreduced network (``base_..``), the one that was kept (``kept_..``), and the same small architecture
+            trained from scratch (``scratch_..``): parameters, macs, validation and test accuracy in percent.
+        seconds: Wall time, the unreduced network's training not counted.
+    """
+
+    cell: Cell
+    points: tuple[Point, ...]
+    reason: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict[str, float])
+    seconds: float = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether it came to its end."""
+        return not self.reason
+
+
+class Watcher:
+    """Told of what a study does; every method may be left as it is."""
+
+    def planned(self, cells: Sequence[Cell], done: int) -> None:
+        """Which cells there are, and how many of them are done."""
+
+    def training(self, cell: Cell) -> None:
+        """An unreduced network is about to be trained."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """An epoch of its training is done."""
+
+    def started(self, cell: Cell) -> None:
+        """A cell begins."""
+
+    def point(self, point: Point) -> None:
+        """A step of it was judged."""
+
+    def ended(self, result: CellResult) -> None:
+        """A cell is done, or failed."""
+
+
+def compare(
+    study: Study,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    data_dir: str | Path | None = None,
+    watcher: Watcher | None = None,
+) -> tuple[CellResult, ...]:
+    """Run every cell of a study that is not done yet.
+
+    Args:
+        study: What to run.
+        out: A new or empty folder, or, with ``resume``, that of the study.
+        resume: Go on with the study in ``out``: cells that are done stay, those that failed are tried again.
+        data_dir: The folder of data sets.
+        watcher: Told of progress.
+
+    Returns:
+        The results of all cells, in the study's order. A cell that failed says why, and does not stop the others.
+
+    Raises:
+        SettingsError: A network, data set, criterion or layer of the study is unknown. Nothing has run then.
+        RunError: The folder is in use, or holds another study.
+
+    Example:
+        >>> import tempfile
+        >>> study = Study(networks="digits-net", data="digits", seeds=[0], train={"epochs": 2}, experiment=[
+        ...     {"name": "1", "criterion": "l1", "step": 0.3}])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     [(result.cell.settings.criterion, len(result.points)) for result in compare(study, out=folder)]
+        [('l1', 4), ('random', 4)]
+    """
+    watcher = watcher or Watcher()
+    cells = study.cells()
+    data = _loaded(study, data_dir)
+    _check(cells, data)
+    document = {"study": study.model_dump(mode="json", exclude_none=True)}
+    with _folder(Path(out), document, resume=resume) as folder:
+        runner = _Runner(folder.path, data, watcher)
+        found = {cell.key: runner.known(cell) for cell in cells}
+        watcher.planned(cells, sum(result is not None and result.done for result in found.values()))
+        for cell in cells:
+            result = found[cell.key]
+            if result is None or not result.done:
+                found[cell.key] = runner.run(cell)
+        return tuple(result for result in found.values() if result is not None)
+
+
+def results_in(path: str | Path) -> tuple[Study, tuple[CellResult, ...]]:
+    """A study and the results that its folder holds, whether or not it came to its end.
+
+    Raises:
+        RunError: There is no study.
+    """
+    with RunFolder.open(path, kind=KIND, read_only=True) as folder:
+        study = Study(**folder.settings["study"])
+        runner = _Runner(folder.path, {}, Watcher())
+        known = (runner.known(cell) for cell in study.cells())
+        return study, tuple(result for result in known if result is not None)
+
+
+def _folder(path: Path, document: Mapping[str, Any], *, resume: bool) -> RunFolder:
+    if not resume:
+        return RunFolder.create(path, document, kind=KIND)
+    folder = RunFolder.open(path, kind=KIND)
+    if folder.settings != dict(document):
+        folder.close()
+        raise RunError(
+            f"{path} holds another study; run this one into another folder, or go on with the study that is kept there"
+        )
+    return folder
+
+
+def _loaded(study: Study, data_dir: str | Path | None) -> dict[str, Splits]:
+    return {name: load_data(name, data_dir=data_dir, validation=study.validation) for name in study.data}
+
+
+def _check(cells: Sequence[Cell], data: Mapping[str, Splits]) -> None:
+    """Refuse unknown networks, layers and criteria before anything runs."""
+    from secateur.criteria import criterion_named  # noqa: PLC0415
+
+    seen: dict[tuple[str, str], list[str]] = {}
+    for cell in cells:
+        pair = cell.network, cell.data
+        if pair not in seen:
+            model = build(cell.network, seed=0)
+            evaluate(model, data[cell.data].validation.take(1), classes=data[cell.data].classes)
+            seen[pair] = [group.name for group in layers_of(model, data[cell.data]).groups]
+        criterion = criterion_named(cell.settings.criterion)
+        if criterion.name in ("similarity", "correlation") and cell.settings.recompute != 1:
+            raise SettingsError(
+                f"criterion {criterion.name!r} folds each unit into one that is there, so its scores are taken anew after each"
+                " step; say recompute = 1"
+            )
+        scope = cell.settings.scope
+        if scope != NETWORK and scope not in seen[pair]:
+            raise SettingsError(
+                f"scope={scope!r} is no layer of {cell.network} that can be cut; it may be {NETWORK!r},"
+                f" {', '.join(seen[pair]) or 'nothing else'}"
+            )
+
+
+class _Runner:
+    """Runs cells in a study's folder, and reads those that were run."""
+
+    def __init__(self, path: Path, data: Mapping[str, Splits], watcher: Watcher) -> None:
+        self.path, self.data, self.watcher = path, data, watcher
+        self._base: tuple[str, nn.Module, Mapping[str, Any]] | None = None
+
+    def known(self, cell: Cell) -> CellResult | None:
+        """What the folder says of a cell."""
+        try:
+            with RunFolder.open(self.path / CELLS / cell.key, kind=CELL, read_only=True) as folder:
+                entries = list(folder.entries())
+        except RunError:
+            return None
+        points = tuple(Point(**entry["point"]) for entry in entries if "point" in entry)
+        end = next((entry for entry in entries if "seconds" in entry), None)
+        if end is None:
+            return None
+        return CellResult(cell, points, end["reason"], end["figures"], end["seconds"])
+
+    def run(self, cell: Cell) -> CellResult:
+        """Run a cell; whatever it raises is its result."""
+        path = self.path / CELLS / cell.key
+        if path.exists():
+            shutil.rmtree(path)  # it was interrupted, or failed: it is short, and begins anew
+        began = time.perf_counter()
+        points: list[Point] = []
+        figures: dict[str, float] = {}
+        reason = ""
+        document = {
+            "base": cell.base_key,
+            "settings": cell.settings.model_dump(mode="json", exclude_none=True),
+        }
+        with RunFolder.create(path, document, kind=CELL) as folder:
+            try:
+                model, about = self._unreduced(cell)
+                began = time.perf_counter()
+                self.watcher.started(cell)
+
+                def told(point: Point) -> None:
+                    points.append(point)
+                    folder.append({"point": asdict(point)})
+                    self.watcher.point(point)
+
+                result = stepwise(
+                    model, self.data[cell.data], cell.settings, keep_within=cell.within, on_point=told
+                )
+                figures = self._figures(cell, about, result, path)
+            except StoreError:
+                raise  # a full disk is not the cell's fault
+            except Exception as error:
+                known = isinstance(error, SecateurError)
+                reason = str(error) if known else f"{type(error).__name__}: {error}"
+                reason = " ".join(reason.split()) or type(error).__name__
+            seconds = round(time.perf_counter() - began, 2)
+            folder.append({"reason": reason, "figures": figures, "seconds": seconds})
+        found = CellResult(cell, tuple(points), reason, figures, seconds)
+        self.watcher.ended(found)
+        return found
+
+    def _unreduced(self, cell: Cell) -> tuple[nn.Module, Mapping[str, Any]]:
+        """The trained network that a cell starts from, and its figures; trained once for all cells that share it."""
+        if self._base is not None and self._base[0] == cell.base_key:
+            return self._base[1:]
+        path = self.path / BASES / cell.base_key
+        file = path / MODEL_FILE
+        if not file.exists():
+            self.watcher.training(cell)
+            started = (path / "run.toml").exists()
+            train(
+                build(cell.network, seed=cell.seed),
+                self.data[cell.data],
+                None if started else cell.training,
+                out=path,
+                seed=cell.seed,
+                resume=started,
+                on_epoch=self.watcher.epoch,
+            )
+        model = load(file, factory=None if ":" not in cell.network else lambda: build(cell.network))
+        found: Any = read_description(file).evaluation
+        self._base = cell.base_key, model.eval(), found
+        return model, found
+
+    def _figures(
+        self, cell: Cell, about: Mapping[str, Any], result: StepwiseResult, path: Path
+    ) -> dict[str, float]:
+        """The figures of a cell, and its network in a file. Test examples are read here, once, at the end."""
+        data = self.data[cell.data]
+        kept, point = result.within, result.within_point
+        if kept is None or point is None:
+            kept, point = result.model, result.points[-1]
+        found: dict[str, float] = {f"base_{name}": about[name] for name in _FIGURES}
+        found |= _of(kept, data, point)
+        if cell.scratch:
+            found |= _from_scratch(cell, kept, data, point)
+        save(kept, path / MODEL_FILE, evaluation={"test_accuracy": found["kept_test_accuracy"]})
+        return found
+
+
+_FIGURES: Final = ("parameters", "macs", "validation_accuracy", "test_accuracy")
+
+
+def _of(model: nn.Module, data: Splits, point: Point, name: str = "kept") -> dict[str, float]:
+    return {
+        f"{name}_parameters": point.parameters,
+        f"{name}_macs": point.macs,
+        f"{name}_validation_accuracy": evaluate(model, data.validation).accuracy,
+        f"{name}_test_accuracy": evaluate(model, data.test).accuracy,
+    }
+
+
+def _from_scratch(cell: Cell, kept: nn.Module, data: Splits, point: Point) -> dict[str, float]:
+    """The same small architecture with new weights, trained for as many batches as the reduced one was in all."""
+    size = cell.training.batch_size
+    each = -(-len(data.train) // size)
+    epochs = cell.training.epochs + -(-point.iterations // each)
+    model = fresh(kept, seed=seed_for(cell.seed, "scratch"))
+    fit(
+        model,
+        data.train,
+        data.validation,
+        cell.training.but(epochs=epochs),
+        seed=seed_for(cell.seed, "scratch"),
+    )
+    return _of(model.eval(), data, point, "scratch")

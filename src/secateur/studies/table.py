@@ -1,0 +1,84 @@
+"""Results of a study as tidy tables: a row a point of a curve, and a row a cell."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from secateur.store import write_atomic
+from secateur.studies.run import CellResult
+from secateur.studies.study import FACTORS
+
+POINTS, ROWS = "points", "cells"
+FIGURES: Final = tuple(
+    f"{of}_{what}"
+    for of in ("base", "kept", "scratch")
+    for what in ("parameters", "macs", "validation_accuracy", "test_accuracy")
+)
+
+
+def points_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
+    """A row for each judged step of each cell."""
+    for result in results:
+        for point in result.points:
+            yield {**_about(result), **asdict(point)}
+
+
+def cells_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
+    """A row for each cell."""
+    for result in results:
+        figures = {name: result.figures.get(name) for name in FIGURES}
+        ending = {"points": len(result.points), "seconds": result.seconds, "reason": result.reason}
+        yield {**_about(result), "done": result.done, **figures, **ending}
+
+
+def write_tables(results: Sequence[CellResult], folder: Path) -> list[Path]:
+    """Write both tables, as CSV, and as Parquet where ``pyarrow`` is installed (``pip install 'secateur[study]'``).
+
+    Returns:
+        The files.
+    """
+    written: list[Path] = []
+    for name, rows in ((POINTS, list(points_of(results))), (ROWS, list(cells_of(results)))):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        written.append(_written(folder / f"{name}.csv", text.getvalue().encode()))
+        packed = _parquet(rows)
+        if packed is not None:
+            written.append(_written(folder / f"{name}.parquet", packed))
+    return written
+
+
+def _written(file: Path, content: bytes) -> Path:
+    write_atomic(file, [content], size=len(content))
+    return file
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes | None:
+    try:
+        import pyarrow as pa  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+        import pyarrow.parquet as pq  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
+    arrow: Any = pa
+    sink: Any = arrow.BufferOutputStream()
+    pq.write_table(arrow.Table.from_pylist(rows), sink)  # pyright: ignore[reportUnknownMemberType]
+    return bytes(sink.getvalue())
+
+
+def _about(result: CellResult) -> dict[str, Any]:
+    cell, settings = result.cell, result.cell.settings
+    return {
+        "cell": cell.key,
+        "experiments": " ".join(cell.experiments),
+        "network": cell.network,
+        "data": cell.data,
+        "seed": cell.seed,
+        **{name: getattr(settings, name) for name in FACTORS},
+    }

@@ -1,0 +1,173 @@
+"""What a study answers: paired comparisons over seeds, with confidence intervals, in plain words."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+import numpy as np
+from scipy.special import stdtr, stdtrit  # pyright: ignore[reportMissingTypeStubs]
+
+from secateur.methods import Point
+from secateur.studies.run import CellResult
+from secateur.studies.study import FACTORS, Experiment, Study
+
+CONFIDENCE: Final = 0.95
+_LEAST_SEEDS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two values of a factor, all else being equal.
+
+    Attributes:
+        experiment: The question's name.
+        what: What is compared: a mean over the curves, or an accuracy on test examples.
+        first: One value.
+        second: The other.
+        points: By how many percentage points the first is better, the mean over seeds.
+        low: Lower end of its confidence interval; NaN with a single seed.
+        high: Upper end.
+        p: Of the paired t-test, two-sided; NaN with a single seed.
+        found: Whether a difference was found, all comparisons of the question taken together (Holm).
+        seeds: Seeds over which they are paired.
+        settings: Settings (layers, protocols, ...) over which each seed's difference is averaged.
+    """
+
+    experiment: str
+    what: str
+    first: str
+    second: str
+    points: float
+    low: float
+    high: float
+    p: float
+    found: bool
+    seeds: int
+    settings: int
+
+    def __str__(self) -> str:
+        pair = f"{self.first} and {self.second}"
+        if self.seeds < _LEAST_SEEDS:
+            return f"{pair}: {self.points:+.2f} points with a single seed, which says nothing about others"
+        between = f"{self.points:+.2f} points [{self.low:+.2f}, {self.high:+.2f}]"
+        better, worse = (self.first, self.second) if self.points > 0 else (self.second, self.first)
+        if not self.found and self.low <= 0 <= self.high:
+            return f"no difference found between {pair}: {between}, {self.seeds} seeds"
+        if not self.found:
+            return (
+                f"{better} may be better than {worse}: {between}, {self.seeds} seeds; among so many comparisons that can be"
+                " chance"
+            )
+        least, most = sorted((abs(self.low), abs(self.high)))
+        return f"{better} is better than {worse}: {abs(self.points):.2f} points [{least:.2f}, {most:.2f}], {self.seeds} seeds"
+
+
+def area(points: Sequence[Point], upto: float) -> float:
+    """The mean accuracy of a curve between no unit removed and a share of them, in percent.
+
+    Accuracy is taken to change linearly between points. A curve that ends before (nothing more could go) stays as it ended.
+
+    >>> curve = [Point(0, 0, 0.0, 9, 9, 100.0, 0.0, 0), Point(1, 5, 0.5, 5, 5, 50.0, 0.0, 0)]
+    >>> area(curve, 0.5), area(curve, 1.0)
+    (75.0, 62.5)
+    """
+    shares = np.array([*(point.share for point in points if point.share < upto), upto])
+    known = [point.share for point in points], [point.accuracy for point in points]
+    heights = np.interp(shares, *known)
+    return float(np.trapezoid(heights, shares) / upto) if upto > 0 else float(heights[0])
+
+
+def verdicts(study: Study, results: Sequence[CellResult]) -> tuple[Comparison, ...]:
+    """All comparisons of all questions."""
+    found: list[Comparison] = []
+    for experiment in study.experiment:
+        own = [result for result in results if experiment.name in result.cell.experiments and result.done]
+        found += _holm(list(_of_curves(experiment, own)))
+        found += _holm(list(_with_scratch(experiment, own)))
+    return tuple(found)
+
+
+def _of_curves(experiment: Experiment, results: Sequence[CellResult]) -> Iterable[Comparison]:
+    """The compared factor's values, pair by pair."""
+    levels = experiment.levels()[experiment.compare]
+    for first, second in itertools.combinations(levels, 2):
+        pairs = _paired(experiment.compare, results, first, second)
+        by_seed: defaultdict[int, list[float]] = defaultdict(list)
+        for one, other in pairs:
+            by_seed[one.cell.seed].append(
+                area(one.points, experiment.until) - area(other.points, experiment.until)
+            )
+        if by_seed:
+            yield _compared(experiment.name, "mean accuracy over the curve", str(first), str(second), by_seed)
+
+
+def _paired(
+    factor: str, results: Sequence[CellResult], first: Any, second: Any
+) -> Iterable[tuple[CellResult, CellResult]]:
+    """Cells that differ in one factor alone. Whether anything is retrained and for how long go together."""
+    bound = {"retrain", "iterations"} if factor in ("retrain", "iterations") else {factor}
+    by_rest: defaultdict[tuple[Any, ...], dict[Any, CellResult]] = defaultdict(dict)
+    for result in results:
+        cell = result.cell
+        rest = [getattr(cell.settings, name) for name in FACTORS if name not in bound]
+        by_rest[(cell.network, cell.data, cell.seed, *rest)][getattr(cell.settings, factor)] = result
+    for group in by_rest.values():
+        if first in group and second in group:
+            yield group[first], group[second]
+
+
+def _with_scratch(experiment: Experiment, results: Sequence[CellResult]) -> Iterable[Comparison]:
+    """Each value's reduced networks with the same architectures trained from scratch, on test examples."""
+    by_level: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        figures = result.figures
+        if "scratch_test_accuracy" in figures:
+            level = str(getattr(result.cell.settings, experiment.compare))
+            drop = figures["kept_test_accuracy"] - figures["scratch_test_accuracy"]
+            by_level[level][result.cell.seed].append(drop)
+    for level, by_seed in by_level.items():
+        yield _compared(
+            experiment.name,
+            "test accuracy of the kept network",
+            level,
+            f"the same network from scratch ({level})",
+            by_seed,
+        )
+
+
+def _compared(
+    experiment: str, what: str, first: str, second: str, by_seed: dict[int, list[float]]
+) -> Comparison:
+    """The mean over seeds of a difference, with its interval by Student's t. Seeds are what is independent."""
+    each = np.array([np.mean(values) for values in by_seed.values()])
+    count, mean = len(each), float(each.mean())
+    settings = max(len(values) for values in by_seed.values())
+    low = high = p = math.nan
+    if count >= _LEAST_SEEDS:
+        error = float(each.std(ddof=1)) / math.sqrt(count)
+        reach = cast("float", stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error
+        low, high = mean - reach, mean + reach
+        p = 2 * cast("float", stdtr(count - 1, -abs(mean) / error)) if error > 0 else float(mean == 0)
+    return Comparison(experiment, what, first, second, mean, low, high, p, False, count, settings)
+
+
+def _holm(comparisons: list[Comparison]) -> list[Comparison]:
+    """Which differences were found, so that all of them together are wrong with the given probability at most.
+
+    Source:
+        Holm 1979, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6(2).
+    """
+    order = sorted(
+        range(len(comparisons)), key=lambda place: (math.isnan(comparisons[place].p), comparisons[place].p)
+    )
+    found: set[int] = set()
+    for rank, place in enumerate(order):
+        if not comparisons[place].p <= (1 - CONFIDENCE) / (len(order) - rank):
+            break
+        found.add(place)
+    return [replace(one, found=place in found) for place, one in enumerate(comparisons)]
