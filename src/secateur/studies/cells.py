@@ -57,7 +57,7 @@ class Cell:
     @property
     def key(self) -> str:
         """A name for the cell, by what it does."""
-        settings = {**self.settings.model_dump(mode="json"), "within": self.within}
+        settings: dict[str, Any] = {**self.settings.model_dump(mode="json"), "within": self.within}
         said = f"{settings['criterion']}-{_plain(settings['scope'])}-seed{self.seed}"
         return f"{said}-{_digest({'base': self.base, 'settings': settings})}"
 
