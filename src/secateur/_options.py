@@ -32,7 +32,7 @@ def sentence(
         no option of a road is named 'limt'; did you mean 'limit'?
         option 'limit' cannot be 'fast': input should be a valid integer, unable to parse string as an integer
     """
-    first = error.errors(include_url=False)[0]
+    first = worst(error)
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = list(kind.model_fields)
@@ -43,6 +43,12 @@ def sentence(
         return f"{named} {name!r} is missing{missing and f'; {missing}'}"
     message: Any = first["msg"]
     return f"{named} {name!r} cannot be {first['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def worst(error: ValidationError) -> Any:
+    """Of all that is wrong, a name that nobody knows before what is missing: it may be the missing one, misspelt."""
+    found = error.errors(include_url=False)
+    return next((one for one in found if one["type"] == "extra_forbidden"), found[0])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from secateur._options import did_you_mean, sentence
+from secateur._options import did_you_mean, sentence, worst
 from secateur.errors import SettingsError
 from secateur.methods import StepSettings
 from secateur.methods.stepwise import Retrain
@@ -244,8 +244,8 @@ def _retraining(training: TrainSettings, changes: Mapping[str, Any]) -> TrainSet
 
 def _where(error: ValidationError) -> str:
     """What is wrong, and with which experiment."""
-    first = error.errors(include_url=False)[0]
-    place = list(first["loc"])
+    first = worst(error)
+    place: list[int | str] = list(first["loc"])
     inside = len(place) > 1 and place[0] == "experiment"
     if not inside:
         return sentence(

@@ -62,8 +62,8 @@ def _written(file: Path, content: bytes) -> Path:
 
 def _parquet(rows: list[dict[str, Any]]) -> bytes | None:
     try:
-        import pyarrow as pa  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
-        import pyarrow.parquet as pq  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+        import pyarrow as pa  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
+        import pyarrow.parquet as pq  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
     except ImportError:
         return None
     arrow: Any = pa

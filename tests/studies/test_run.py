@@ -1,0 +1,161 @@
+"""Running a study: folders, going on, failing, tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from secateur import data
+from secateur.errors import RunError, SettingsError
+from secateur.evaluate import evaluate
+from secateur.store import load
+from secateur.studies import Study, Watcher, cells_of, compare, results_in, write_tables
+from secateur.studies import run as run_file
+
+STUDY = {
+    "networks": "digits-net",
+    "data": "digits",
+    "seeds": [0, 1],
+    "train": {"epochs": 3},
+    "judge_examples": 100,
+    "experiment": [
+        {"name": "criteria", "criterion": ["l1", "random"], "step": 0.3},
+        {
+            "name": "retraining", "compare": "retrain", "criterion": "l1", "retrain": ["none", "network"],
+            "iterations": [0, 3], "step": 0.3, "max_drop": 30.0,
+        },
+    ],
+}  # fmt: skip
+
+
+def plain(results) -> list:
+    """All but the time."""
+    return [(one.cell.key, one.points, one.reason, dict(one.figures)) for one in results]
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return Study(**STUDY)
+
+
+@pytest.fixture(scope="module")
+def folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "run"
+    compare(study, out=path)
+    return path
+
+
+def test_every_cell_has_its_curve_figures_and_network(study: Study, folder: Path) -> None:
+    """Figures are those of the network in the cell's folder; the control from scratch is there where it was asked for."""
+    again, results = results_in(folder)
+
+    assert again == study
+    assert [one.cell.key for one in results] == [cell.key for cell in study.cells()]
+    splits = data.load("digits")
+    for one in results:
+        model = load(folder / "cells" / one.cell.key / "model.safetensors")
+        assert sum(p.numel() for p in model.parameters()) == one.figures["kept_parameters"]
+        assert evaluate(model, splits.test).accuracy == one.figures["kept_test_accuracy"]
+        assert ("scratch_test_accuracy" in one.figures) == (one.cell.settings.retrain == "network")
+        assert one.points[0].parameters == one.figures["base_parameters"] == 40_618
+
+
+def test_a_killed_study_that_goes_on_has_the_same_table(study: Study, folder: Path, tmp_path: Path) -> None:
+    """Killed within a cell and within the training of a network; nothing that is done is done again."""
+
+    class Killed(Watcher):
+        def __init__(self, points: int, epochs: int) -> None:
+            self.points, self.epochs, self.started_cells = points, epochs, 0
+
+        def point(self, point) -> None:
+            self.points -= 1
+            if self.points == 0:
+                raise KeyboardInterrupt
+
+        def epoch(self, record) -> None:
+            self.epochs -= 1
+            if self.epochs == 0:
+                raise KeyboardInterrupt
+
+        def started(self, cell) -> None:
+            self.started_cells += 1
+
+    path = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        compare(study, out=path, watcher=Killed(99, 2))
+    with pytest.raises(KeyboardInterrupt):
+        compare(study, out=path, resume=True, watcher=Killed(7, 99))
+    last = Killed(999, 999)
+    found = compare(study, out=path, resume=True, watcher=last)
+
+    assert last.started_cells == len(found) - 1
+    assert plain(found) == plain(results_in(folder)[1])
+
+
+def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
+    study: Study, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reason is kept; going on runs it alone."""
+    stepwise = run_file.stepwise
+
+    def failing(model, splits, settings, **options):
+        if settings.criterion == "random":
+            raise ZeroDivisionError("somebody's criterion")
+        return stepwise(model, splits, settings, **options)
+
+    path = tmp_path / "run"
+    monkeypatch.setattr(run_file, "stepwise", failing)
+    found = compare(study, out=path)
+    assert {one.reason for one in found if one.cell.settings.criterion == "random"} == {
+        "ZeroDivisionError: somebody's criterion"
+    }
+    assert all(one.done for one in found if one.cell.settings.criterion == "l1")
+    monkeypatch.undo()
+    again = compare(study, out=path, resume=True)
+    assert plain(again) == plain(results_in(folder)[1])
+
+
+def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    """Unknown layers, networks and criteria, and criteria that need new scores; no folder is left."""
+    for options, words in (
+        ({"scope": "conv9"}, r"scope='conv9' is no layer of digits-net.*conv1"),
+        ({"criterion": ["l1", "tayler"]}, "tayler"),
+        ({"criterion": ["l1", "similarity"], "recompute": 0}, "recompute = 1"),
+    ):
+        wrong = Study(**{**STUDY, "experiment": [{"name": "1", "criterion": "l1", **options}]})
+        with pytest.raises(SettingsError, match=words):
+            compare(wrong, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_another_study_is_refused(study: Study, folder: Path, tmp_path: Path) -> None:
+    """It stays as it is."""
+    other = Study(**{**STUDY, "seeds": [5]})
+    with pytest.raises(RunError, match="another study"):
+        compare(other, out=folder, resume=True)
+    with pytest.raises(RunError, match="already holds a run"):
+        compare(study, out=folder)
+    with pytest.raises(RunError, match="holds no run"):
+        results_in(tmp_path)
+
+
+def test_tables_are_tidy(folder: Path, tmp_path: Path) -> None:
+    """A row a point and a row a cell, in both formats."""
+    pq = pytest.importorskip("pyarrow.parquet", reason="pip install 'secateur[study]'")
+    _, results = results_in(folder)
+    files = {file.name: file for file in write_tables(results, tmp_path)}
+
+    assert set(files) == {"points.csv", "points.parquet", "cells.csv", "cells.parquet"}
+    with files["points.csv"].open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert (
+        len(rows)
+        == sum(len(one.points) for one in results)
+        == pq.read_table(files["points.parquet"]).num_rows
+    )
+    cells = pq.read_table(files["cells.parquet"]).to_pylist()
+    assert json.dumps(cells) == json.dumps(list(cells_of(results)))
+    assert {row["criterion"] for row in rows} == {"l1", "random"}

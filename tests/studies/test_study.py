@@ -1,0 +1,113 @@
+"""Study files: what they say, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from secateur.errors import SettingsError
+from secateur.studies import Study
+
+SMALL = {"networks": "digits-net", "data": "digits"}
+
+
+def study(*experiments: dict, **options) -> Study:
+    return Study(
+        **{**SMALL, **options, "experiment": [{"name": str(n), **e} for n, e in enumerate(experiments)]}
+    )
+
+
+def test_every_combination_is_a_cell_for_each_seed() -> None:
+    """Networks, data, seeds and all factors are multiplied; controls are added where criteria are compared."""
+    cells = study(
+        {"criterion": ["taylor", "activation"], "scope": ["conv2", "conv3"], "step": [4, 8]}, seeds=[0, 1]
+    ).cells()
+
+    assert len(cells) == 4 * 2 * 2 * 2
+    assert {cell.settings.criterion for cell in cells} == {"taylor", "activation", "random", "l1"}
+    assert len({cell.key for cell in cells}) == len(cells)
+
+
+def test_a_cell_that_serves_two_questions_is_run_once() -> None:
+    """It is known by what it does, not by who asks."""
+    cells = study(
+        {"criterion": ["taylor", "l1", "random"]},
+        {"compare": "normalise", "criterion": ["taylor"], "normalise": ["none", "l2"]},
+        seeds=[0],
+    ).cells()
+
+    assert len(cells) == 4
+    shared = next(c for c in cells if c.settings.criterion == "taylor" and c.settings.normalise == "none")
+    assert shared.experiments == ("0", "1")
+
+
+def test_iterations_go_with_what_is_retrained() -> None:
+    """Without retraining there is one cell, with it one for each number of iterations."""
+    cells = study(
+        {"compare": "retrain", "criterion": ["l1"], "retrain": ["none", "network"], "iterations": [0, 5, 9]},
+        seeds=[0],
+    ).cells()
+
+    assert sorted((c.settings.retrain, c.settings.iterations) for c in cells) == [
+        ("network", 5), ("network", 9), ("none", 0),
+    ]  # fmt: skip
+    assert [cell.scratch for cell in cells] == [cell.settings.retrain == "network" for cell in cells]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "words"),
+    [
+        ({"criterium": "l1"}, "no key of an experiment is named 'criterium'; did you mean 'criterion'"),
+        ({"normalise": ["l3"]}, "experiment 1: key 'normalise' cannot be 'l3'"),
+        ({"compare": "criteria"}, "compare='criteria' is no factor; did you mean 'criterion'"),
+        ({"compare": "scope"}, "compares scope, of which it has a single value"),
+        ({"retrain": "network"}, "retrains 'network' for 0 iterations"),
+        ({"iterations": 10}, "gives iterations, and retrains nothing"),
+        ({"retrain": ["none", "layer"], "iterations": 10}, "add 0 to its iterations"),
+        ({"until": 1.5}, "key 'until' cannot be 1.5"),
+    ],
+)
+def test_what_is_wrong_with_an_experiment_is_said(experiment: dict, words: str) -> None:
+    """In one sentence, with the nearest key that there is."""
+    with pytest.raises(SettingsError, match=words):
+        study(experiment)
+
+
+def test_what_is_wrong_with_a_study_is_said() -> None:
+    """Unknown keys, missing ones, two experiments of one name, training options that there are not."""
+    with pytest.raises(SettingsError, match="no key of a study is named 'seed'; did you mean 'seeds'"):
+        study({}, seed=[1])
+    with pytest.raises(SettingsError, match="key 'networks' is missing"):
+        Study(data="digits", experiment=[{"name": "1"}])
+    with pytest.raises(SettingsError, match="two experiments are named 'a'"):
+        study({"name": "a"}, {"name": "a"})
+    with pytest.raises(SettingsError, match="did you mean 'epochs'"):
+        study({}, train={"epoch": 3})
+
+
+def test_files_are_read_and_their_faults_named(tmp_path: Path) -> None:
+    """The file's name is the study's unless it says another; TOML that is none is told with its place."""
+    good, bad, single = (tmp_path / name for name in ("good.toml", "bad.toml", "single.toml"))
+    text = 'networks = "digits-net"\ndata = "digits"\n{}\nname = "1"\ncriterion = "l1"\n'
+    good.write_text(text.format("[[experiment]]"))
+    bad.write_text("networks = ")
+    single.write_text(text.format("[experiment]"))
+
+    assert Study.read(good).name == "good"
+    with pytest.raises(SettingsError, match=r"bad\.toml is not a study"):
+        Study.read(bad)
+    with pytest.raises(SettingsError, match=r"\[\[experiment\]\]"):
+        Study.read(single)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        Study.read(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "studies").glob("*.toml")), ids=lambda f: f.stem
+)
+def test_committed_studies_are_studies(file: Path) -> None:
+    """Each can be read, has cells, and compares something in every question."""
+    found = Study.read(file)
+    assert found.cells()
+    assert all(list(found.cells_of(experiment)) for experiment in found.experiment)

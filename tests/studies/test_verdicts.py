@@ -1,0 +1,121 @@
+"""What a study answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from secateur.methods import Point
+from secateur.studies import CellResult, Study, area, verdicts
+
+
+def curve(*accuracies: float) -> tuple[Point, ...]:
+    """Points at equal shares from none to nine tenths of the units."""
+    shares = np.linspace(0, 0.9, len(accuracies))
+    return tuple(
+        Point(step, 0, float(share), 100, 100, accuracy, 0.0, 0)
+        for step, (share, accuracy) in enumerate(zip(shares, accuracies, strict=True))
+    )
+
+
+def results(study: Study, height: Mapping[tuple[str, int], float]) -> list[CellResult]:
+    return [
+        CellResult(cell, curve(*[height[cell.settings.criterion, cell.seed]] * 4)) for cell in study.cells()
+    ]
+
+
+def made(seeds: int) -> Study:
+    return Study(
+        networks="digits-net", data="digits", seeds=list(range(seeds)),
+        experiment=[{"name": "q", "criterion": ["l1", "random"], "scope": ["conv2", "conv3"], "until": 0.9}],
+    )  # fmt: skip
+
+
+def test_the_area_is_the_mean_height() -> None:
+    """Of a straight line the middle; a curve that ended early stays as it ended."""
+    assert area(curve(100.0, 10.0), 0.9) == pytest.approx(55.0)
+    assert area(curve(100.0, 10.0)[:1], 0.9) == 100.0
+    assert area(curve(90.0, 90.0, 30.0), 0.45) == pytest.approx(90.0)
+
+
+def test_a_difference_is_that_of_students_t() -> None:
+    """Paired over seeds, after the mean over layers; the interval and p are scipy's."""
+    study = made(4)
+    height = {("l1", s): 90.0 + s for s in range(4)} | {("random", s): 60.0 - 2 * s for s in range(4)}
+
+    (found,) = verdicts(study, results(study, height))
+
+    differences = [height["l1", s] - height["random", s] for s in range(4)]
+    wanted = ttest_1samp(differences, 0.0)
+    interval = wanted.confidence_interval(0.95)
+    assert found.points == pytest.approx(np.mean(differences))
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.p == pytest.approx(wanted.pvalue)
+    assert (found.seeds, found.settings, found.found) == (4, 2, True)
+    assert str(found).startswith("l1 is better than random: 34.50 points")
+
+
+def test_no_difference_is_said_where_there_is_none() -> None:
+    """An interval that holds zero."""
+    study = made(3)
+    height = {("l1", s): 90.0 for s in range(3)} | {("random", s): 89.0 + s for s in range(3)}
+
+    (found,) = verdicts(study, results(study, height))
+
+    assert not found.found
+    assert str(found).startswith("no difference found between l1 and random: +0.00 points")
+
+
+def test_a_single_seed_says_nothing_about_others() -> None:
+    """There is no interval, and that is said."""
+    study = made(1)
+    (found,) = verdicts(study, results(study, {("l1", 0): 90.0, ("random", 0): 50.0}))
+    assert math.isnan(found.p)
+    assert not found.found
+    assert "single seed" in str(found)
+
+
+def test_many_comparisons_are_taken_together() -> None:
+    """Holm: of three values with one clear difference, what is found is not each p below 0.05 by itself."""
+    study = Study(
+        networks="digits-net", data="digits", seeds=[0, 1, 2],
+        experiment=[{"name": "q", "criterion": ["l1", "random", "l2"]}],
+    )  # fmt: skip
+    height = {("l1", 0): 90.0, ("l1", 1): 91.0, ("l1", 2): 92.0}
+    height |= {("random", s): height["l1", s] - (20.0, 21.0, 22.5)[s] for s in range(3)}
+    height |= {("l2", s): height["l1", s] - (1.0, 1.5, 2.1)[s] for s in range(3)}
+
+    found = {(one.first, one.second): one for one in verdicts(study, results(study, height))}
+
+    assert all(one.p < 0.05 for one in found.values())
+    ordered = sorted(found.values(), key=lambda one: one.p)
+    wanted = []
+    for rank, one in enumerate(ordered):
+        if one.p > 0.05 / (3 - rank):
+            break
+        wanted.append(one)
+    assert [one for one in ordered if one.found] == wanted
+    for one in found.values():
+        assert ("may be better" in str(one)) is not one.found
+
+
+def test_failed_cells_are_left_out_of_their_pair() -> None:
+    """The other seeds still count."""
+    study = made(3)
+    height = {
+        (c, s): 90.0 - 10 * (c == "random") + 0.1 * s * (c == "l1")
+        for c in ("l1", "random")
+        for s in range(3)
+    }
+    found = [
+        CellResult(one.cell, one.points, "it failed")
+        if one.cell.seed == 2 and one.cell.settings.criterion == "l1"
+        else one
+        for one in results(study, height)
+    ]
+    (answer,) = verdicts(study, found)
+    assert answer.seeds == 2
