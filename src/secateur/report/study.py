@@ -16,7 +16,7 @@ from secateur.report import text
 from secateur.report.charts import Axis
 from secateur.report.conditions import here
 from secateur.report.page import environment, replace, resource
-from secateur.studies import FACTORS, CellResult, Comparison, Experiment, Study, verdicts
+from secateur.studies import FACTORS, KEPT, CellResult, Comparison, Experiment, Study, verdicts
 
 PAGE: Final = "report.html"
 _GRID: Final = 60
@@ -117,7 +117,7 @@ def _question(
     done = [result for result in own if result.done]
     mine = [one for one in found if one.experiment == experiment.name]
     labels = [str(level) for level in experiment.levels()[experiment.compare]]
-    scratch = tuple(one for one in mine if one.second.startswith("the same network"))
+    scratch = tuple(one for one in mine if one.what == KEPT)
     return Question(
         experiment=experiment,
         curves=tuple(one for one in mine if one not in scratch),

@@ -4,10 +4,11 @@ from secateur.studies.cells import Cell
 from secateur.studies.run import KIND, CellResult, Watcher, compare, results_in
 from secateur.studies.study import FACTORS, Experiment, Study
 from secateur.studies.table import cells_of, points_of, write_tables
-from secateur.studies.verdicts import Comparison, area, verdicts
+from secateur.studies.verdicts import KEPT, Comparison, area, verdicts
 
 __all__ = [
     "FACTORS",
+    "KEPT",
     "KIND",
     "Cell",
     "CellResult",

@@ -17,6 +17,8 @@ from secateur.studies.run import CellResult
 from secateur.studies.study import FACTORS, Experiment, Study
 
 CONFIDENCE: Final = 0.95
+KEPT: Final = "test accuracy of the kept network"
+FROM_SCRATCH: Final = "the same network trained from scratch"
 _LEAST_SEEDS: Final = 2
 
 
@@ -54,17 +56,16 @@ class Comparison:
         pair = f"{self.first} and {self.second}"
         if self.seeds < _LEAST_SEEDS:
             return f"{pair}: {self.points:+.2f} points with a single seed, which says nothing about others"
-        between = f"{self.points:+.2f} points [{self.low:+.2f}, {self.high:+.2f}]"
+        seeds = f"{self.seeds} seeds"
+        if self.low <= 0 <= self.high:
+            limits = f"{self.points:+.2f} points [{self.low:+.2f}, {self.high:+.2f}]"
+            return f"no difference found between {pair}: {limits}, {seeds}"
         better, worse = (self.first, self.second) if self.points > 0 else (self.second, self.first)
-        if not self.found and self.low <= 0 <= self.high:
-            return f"no difference found between {pair}: {between}, {self.seeds} seeds"
-        if not self.found:
-            return (
-                f"{better} may be better than {worse}: {between}, {self.seeds} seeds; among so many comparisons that can be"
-                " chance"
-            )
         least, most = sorted((abs(self.low), abs(self.high)))
-        return f"{better} is better than {worse}: {abs(self.points):.2f} points [{least:.2f}, {most:.2f}], {self.seeds} seeds"
+        by = f"{abs(self.points):.2f} points [{least:.2f}, {most:.2f}], {seeds}"
+        if self.found:
+            return f"{better} is better than {worse}: {by}"
+        return f"{better} may be better than {worse}: {by}; among so many comparisons that can be chance"
 
 
 def area(points: Sequence[Point], upto: float) -> float:
@@ -127,15 +128,15 @@ def _with_scratch(experiment: Experiment, results: Sequence[CellResult]) -> Iter
     for result in results:
         figures = result.figures
         if "scratch_test_accuracy" in figures:
-            level = str(getattr(result.cell.settings, experiment.compare))
+            level = f"{experiment.compare} {getattr(result.cell.settings, experiment.compare)}"
             drop = figures["kept_test_accuracy"] - figures["scratch_test_accuracy"]
             by_level[level][result.cell.seed].append(drop)
     for level, by_seed in by_level.items():
         yield _compared(
             experiment.name,
-            "test accuracy of the kept network",
+            KEPT,
             level,
-            f"the same network from scratch ({level})",
+            FROM_SCRATCH,
             by_seed,
         )
 
