@@ -1,5 +1,6 @@
 """Methods: compositions of the parts, one file each, with their sources."""
 
+from secateur.methods.ablation import Ablation, ablate
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.reduce import KIND, MODEL_FILE, reduce, unreduced_in
 from secateur.methods.result import Layer, ReduceResult, Step
@@ -12,6 +13,7 @@ from secateur.methods.training import TrainResult, started_in, train
 __all__ = [
     "KIND",
     "MODEL_FILE",
+    "Ablation",
     "Layer",
     "Listener",
     "Point",
@@ -24,6 +26,7 @@ __all__ = [
     "StepSettings",
     "StepwiseResult",
     "TrainResult",
+    "ablate",
     "reduce",
     "started_in",
     "stepwise",
