@@ -195,7 +195,7 @@ def _chart(
         title,
         curves,
         tuple((x_axis.at(value), f"{value:g}") for value in x_axis.ticks(6)),
-        tuple((y_axis.at(value), f"{value:g}") for value in y_axis.ticks(5) if value <= 100),
+        tuple((y_axis.at(value), f"{value:g}") for value in y_axis.ticks(7) if value <= 100),
     )
 
 
