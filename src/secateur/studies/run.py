@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from secateur.methods import MODEL_FILE, Point, stepwise, train
 from secateur.methods.seeds import seed_for
 from secateur.methods.stepwise import NETWORK, StepwiseResult, fresh, layers_of
 from secateur.networks import build
+from secateur.scale import Workers
 from secateur.store import RunFolder, load, read_description, save
 from secateur.studies.cells import Cell
 from secateur.studies.study import Study
@@ -83,6 +85,7 @@ def compare(
     resume: bool = False,
     data_dir: str | Path | None = None,
     watcher: Watcher | None = None,
+    workers: Workers | None = None,
 ) -> tuple[CellResult, ...]:
     """Run every cell of a study that is not done yet.
 
@@ -92,6 +95,7 @@ def compare(
         resume: Go on with the study in ``out``: cells that are done stay, those that failed are tried again.
         data_dir: The folder of data sets.
         watcher: Told of progress.
+        workers: Carry out the cells (`secateur.scale.RayWorkers`); by default this process does, one after the other.
 
     Returns:
         The results of all cells, in the study's order. A cell that failed says why, and does not stop the others.
@@ -116,12 +120,76 @@ def compare(
     with _folder(Path(out), document, resume=resume) as folder:
         runner = _Runner(folder.path, data, watcher)
         found = {cell.key: runner.known(cell) for cell in cells}
-        watcher.planned(cells, sum(result is not None and result.done for result in found.values()))
-        for cell in cells:
-            result = found[cell.key]
-            if result is None or not result.done:
-                found[cell.key] = runner.run(cell)
+        left = [cell for cell in cells if not ((known := found[cell.key]) and known.done)]
+        watcher.planned(cells, len(cells) - len(left))
+        if workers is None:
+            found |= {cell.key: runner.run(cell) for cell in left}
+        else:
+            found |= {result.cell.key: result for result in _shared(runner, left, workers, data_dir)}
         return tuple(result for result in found.values() if result is not None)
+
+
+def _shared(
+    runner: _Runner, cells: Sequence[Cell], workers: Workers, data_dir: str | Path | None
+) -> Iterator[CellResult]:
+    """The unreduced networks, then the cells, carried out by others."""
+    path, folder = runner.path.resolve(), None if data_dir is None else str(Path(data_dir).resolve())
+    firsts = {cell.base_key: cell for cell in reversed(cells)}
+    untrained = [cell for cell in firsts.values() if not (path / BASES / cell.base_key / MODEL_FILE).exists()]
+    for cell in untrained:
+        runner.watcher.training(cell)
+    failed: dict[str, str] = {}
+    for task, reason in workers.each(_train_for, [_Task(path, cell, folder) for cell in untrained]):
+        if reason:
+            failed[task.cell.base_key] = reason
+    for cell in cells:
+        if cell.base_key in failed:
+            yield runner.failed(cell, failed[cell.base_key])
+    tasks = [_Task(path, cell, folder) for cell in cells if cell.base_key not in failed]
+    for _, result in workers.each(_run_for, tasks):
+        runner.watcher.ended(result)
+        yield result
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A cell for another process: where the study is, and where the data are."""
+
+    path: Path
+    cell: Cell
+    data_dir: str | None
+
+
+def _train_for(task: _Task) -> str:
+    """Train the network that a cell starts from; why it failed, or nothing."""
+    try:
+        _runner_for(task).unreduced(task.cell)
+    except StoreError:
+        raise
+    except Exception as error:
+        return _reason(error)
+    return ""
+
+
+def _run_for(task: _Task) -> CellResult:
+    return _runner_for(task).run(task.cell)
+
+
+def _runner_for(task: _Task) -> _Runner:
+    cell = task.cell
+    return _Runner(task.path, {cell.data: _data_for(cell.data, task.data_dir, cell.validation)}, Watcher())
+
+
+@lru_cache(maxsize=4)
+def _data_for(name: str, data_dir: str | None, validation: float | None) -> Splits:
+    """Data that a process loads once."""
+    return load_data(name, data_dir=data_dir, validation=validation)
+
+
+def _reason(error: Exception) -> str:
+    """Why something failed, in one line."""
+    said = str(error) if isinstance(error, SecateurError) else f"{type(error).__name__}: {error}"
+    return " ".join(said.split()) or type(error).__name__
 
 
 def results_in(path: str | Path) -> tuple[Study, tuple[CellResult, ...]]:
@@ -198,22 +266,31 @@ class _Runner:
             return None
         return CellResult(cell, points, end["reason"], end["figures"], end["seconds"])
 
-    def run(self, cell: Cell) -> CellResult:
-        """Run a cell; whatever it raises is its result."""
+    def _emptied(self, cell: Cell) -> Path:
+        """A cell's folder. One that was interrupted, or failed, begins anew: it is short."""
         path = self.path / CELLS / cell.key
         if path.exists():
-            shutil.rmtree(path)  # it was interrupted, or failed: it is short, and begins anew
+            shutil.rmtree(path)
+        return path
+
+    def failed(self, cell: Cell, reason: str) -> CellResult:
+        """Note of a cell that it could not be run."""
+        with RunFolder.create(self._emptied(cell), _document(cell), kind=CELL) as folder:
+            folder.append({"reason": reason, "figures": {}, "seconds": 0.0})
+        result = CellResult(cell, (), reason)
+        self.watcher.ended(result)
+        return result
+
+    def run(self, cell: Cell) -> CellResult:
+        """Run a cell; whatever it raises is its result."""
+        path = self._emptied(cell)
         began = time.perf_counter()
         points: list[Point] = []
         figures: dict[str, float] = {}
         reason = ""
-        document = {
-            "base": cell.base_key,
-            "settings": cell.settings.model_dump(mode="json", exclude_none=True),
-        }
-        with RunFolder.create(path, document, kind=CELL) as folder:
+        with RunFolder.create(path, _document(cell), kind=CELL) as folder:
             try:
-                model, about = self._unreduced(cell)
+                model, about = self.unreduced(cell)
                 began = time.perf_counter()
                 self.watcher.started(cell)
 
@@ -229,16 +306,14 @@ class _Runner:
             except StoreError:
                 raise  # a full disk is not the cell's fault
             except Exception as error:
-                known = isinstance(error, SecateurError)
-                reason = str(error) if known else f"{type(error).__name__}: {error}"
-                reason = " ".join(reason.split()) or type(error).__name__
+                reason = _reason(error)
             seconds = round(time.perf_counter() - began, 2)
             folder.append({"reason": reason, "figures": figures, "seconds": seconds})
         found = CellResult(cell, tuple(points), reason, figures, seconds)
         self.watcher.ended(found)
         return found
 
-    def _unreduced(self, cell: Cell) -> tuple[nn.Module, Mapping[str, Any]]:
+    def unreduced(self, cell: Cell) -> tuple[nn.Module, Mapping[str, Any]]:
         """The trained network that a cell starts from, and its figures; trained once for all cells that share it."""
         if self._base is not None and self._base[0] == cell.base_key:
             return self._base[1:]
@@ -275,6 +350,10 @@ class _Runner:
             found |= _from_scratch(cell, kept, data, point)
         save(kept, path / MODEL_FILE, evaluation={"test_accuracy": found["kept_test_accuracy"]})
         return found
+
+
+def _document(cell: Cell) -> dict[str, Any]:
+    return {"base": cell.base_key, "settings": cell.settings.model_dump(mode="json", exclude_none=True)}
 
 
 _FIGURES: Final = ("parameters", "macs", "validation_accuracy", "test_accuracy")

@@ -1,0 +1,5 @@
+"""Work on several processes, here or on a cluster."""
+
+from secateur.scale.workers import Here, RayWorkers, Workers
+
+__all__ = ["Here", "RayWorkers", "Workers"]
