@@ -141,3 +141,42 @@ def test_heads_stay_where_what_they_are_asked_stays():
     assert [group.name for group in channels.groups] == ["layers.0.linear1", "layers.1.linear1"]
     assert any("as wide as the queries" in fixed.reason for fixed in channels.fixed)
     check_cut(model, example, random_plan(channels, ratio=0.5, seed=0))
+
+
+class Windows(nn.Module):
+    """Attention by einsum with a bias a head, as in MaxViT; what comes out is as wide as what went in."""
+
+    def __init__(self, heads: int, *, alone: bool = False) -> None:
+        super().__init__()
+        self.heads, self.alone = heads, alone
+        self.embed, self.qkv, self.merge, self.head = (
+            nn.Linear(*sizes) for sizes in ((6, 12), (12, 36), (12, 12), (12, 5))
+        )
+        self.table = nn.Parameter(torch.randn(9, heads))
+        self.register_buffer("places", torch.arange(25).reshape(5, 5) % 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        b, g, p, d = x.shape
+        q, k, v = (
+            t.reshape(b, g, p, self.heads, -1).permute(0, 1, 3, 2, 4) for t in self.qkv(x).chunk(3, -1)
+        )
+        bias = self.table[self.places.view(-1)].view(p, p, -1).permute(2, 0, 1).contiguous().unsqueeze(0)
+        scores = torch.einsum("b g h i d, b g h j d -> b g h i j", q, k * 0.5) + bias
+        mixed = torch.einsum("b g h i j, b g h j d -> b g h i d", scores.softmax(-1), v)
+        out = self.merge(mixed.permute(0, 1, 3, 2, 4).reshape(b, g, p, d))
+        return self.head(out if self.alone else x + out).mean((1, 2))
+
+
+@pytest.mark.parametrize("heads", [2, 3])
+@pytest.mark.parametrize("alone", [False, True])
+def test_heads_of_which_one_is_left_on_trial_can_go(heads: int, alone: bool) -> None:
+    """MaxViT's first stage has two heads, CrossViT three: with one left its axis has size one, and views put it anywhere."""
+    net, x = randomise(Windows(heads, alone=alone)), torch.randn(2, 4, 5, 6)
+
+    channels = secateur.watch(net, x)
+
+    assert not [fixed for fixed in channels.fixed if "code" in fixed.reason]
+    assert heads in {group.width for group in channels.groups}
+    for ratio in (0.5, 0.67):
+        check_cut(net, x, secateur.plan(channels, secateur.score(net, channels, "l1"), remove=ratio))

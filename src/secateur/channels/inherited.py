@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
 
-from secateur.channels.ties import Call, Labels, MisfitError, Ties, tensors_of
+from secateur.channels.ties import Call, Joint, Labels, MisfitError, Ties, Track, tensors_of
 from secateur.channels.units import Units
 
 
@@ -28,6 +29,7 @@ class Inherited(Ties):
         self._expected, self._alive, self._uncut = expected, alive, uncut.seen
         self._component, self._blocked = units.component, units.blocked
         self._unit_of = units.unit_of_component
+        self._last = _last_of_their_groups(units, alive)
         self.bases, self.attention = uncut.bases, uncut.attention
         self._statistics = uncut.statistics
         self._left: dict[int, int] = {}
@@ -64,13 +66,26 @@ class Inherited(Ties):
         else:
             mine, theirs = self._component[a], self._component[b]
             differ = mine != theirs
-            if differ.any() and not (self._blocked[mine[differ]] & self._blocked[theirs[differ]]).all():
+            if differ.any() and not self._both_stay(mine[differ], theirs[differ]).all():
                 raise MisfitError("channels meet that are not the same", theirs[differ], mine[differ])
 
     def fix(self, labels: Labels | None, reason: str) -> None:
-        """Check that what is fixed now was fixed before."""
-        if labels is not None and not self._blocked[self._component[labels]].all():
+        """Check that what is fixed now was fixed before.
+
+        An axis of one position, such as that of the only head that is left of two, is put anywhere by a view, and meets what it did
+        not meet. Whether it may go was found when the network was watched whole.
+        """
+        if labels is not None and not self._stays(self._component[labels]).all():
             raise MisfitError(reason, self._component[labels.reshape(-1)])
+
+    def _stays(self, met: Labels) -> Labels:
+        """Whether components were fixed before, or are the only ones that are left of their groups."""
+        units = self._unit_of[met]
+        return self._blocked[met] | ((units >= 0) & self._last[units])
+
+    def _both_stay(self, mine: Labels, theirs: Labels) -> Labels:
+        """The same of pairs, one of which at least was fixed before."""
+        return self._stays(mine) & self._stays(theirs) & (self._blocked[mine] | self._blocked[theirs])
 
     def norm(self, labels: Labels | None) -> None:
         """Check that a statistic is taken over what is left of the same channels: no layer would read another one's."""
@@ -91,7 +106,10 @@ class Inherited(Ties):
         for (shape, track), tensor in zip(
             self._uncut[self.calls - 1].out, tensors_of(call.out), strict=False
         ):
-            if track is None or track.joint is not None:
+            if track is None:
+                continue
+            if track.joint is not None:
+                self._check_joint(shape, track, track.joint, tensor)
                 continue
             for axis, labels in enumerate(track.axes):
                 if labels is None and _spread(call, tensor, axis):
@@ -101,6 +119,27 @@ class Inherited(Ties):
                     raise MisfitError(
                         f"{left} positions are left, the network's code makes {tensor.shape[axis]}"
                     )
+
+    def _check_joint(self, shape: Sequence[int], track: Track, joint: Joint, tensor: Tensor) -> None:
+        """Check that an axis that was divided is divided into as many as are left: two heads, of which one is left, are one.
+
+        Axes of size one are put anywhere by some operators (einsum), so that only the sizes themselves are compared.
+        """
+        left = self._alive[joint.table]
+        places = range(left.ndim)
+        sizes = [int(left.any(axis=tuple(p for p in places if p != place)).sum()) for place in places]
+        if math.prod(sizes) != left.sum():
+            return  # single positions here and there are left, no whole rows
+        expected = [
+            size if labels is None else self._count(labels)
+            for size, labels in zip(shape, track.axes, strict=True)
+        ]
+        for axis, size in zip(joint.axes, sizes, strict=True):
+            expected[axis] = size
+        if sorted(size for size in expected if size > 1) != sorted(size for size in tensor.shape if size > 1):
+            raise MisfitError(
+                f"positions of {expected} are left, the network's code makes {list(tensor.shape)}"
+            )
 
     def _count(self, labels: Labels) -> int:
         key = id(labels)
@@ -116,6 +155,16 @@ def _spread(call: Call, out: Tensor, axis: int) -> bool:
     source = call.tensor(0)
     place = axis - out.dim() + source.dim()
     return place < 0 or source.shape[place] == 1
+
+
+def _last_of_their_groups(units: Units, alive: Labels) -> Labels:
+    """Of each unit whether it is the only one that is left of its group."""
+    numbers = np.unique(units.unit_of_component[units.component[alive]])
+    numbers = numbers[numbers >= 0]
+    groups = units.group_of_unit[numbers]
+    last = np.zeros(len(units.group_of_unit) + 1, dtype=bool)  # at the end, where -1 looks, what is no unit's
+    last[numbers] = np.bincount(groups, minlength=1)[groups] == 1
+    return last
 
 
 class Renamed(Ties):

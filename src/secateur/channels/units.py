@@ -116,6 +116,9 @@ class Units:
         self._inexact[self.component[_joined(ties.inexact)]] = True
         self.unit_of_component = np.full(count, -1, dtype=np.int64)
         self.groups = self._groups()
+        self.group_of_unit = np.repeat(
+            np.arange(len(self.groups)), np.array([group.width for group in self.groups], dtype=np.int64)
+        )
 
     def _roles_of_labels(self) -> NDArray[np.int8]:
         roles = np.zeros(self.ties.next_label, dtype=np.int8)

@@ -130,7 +130,7 @@ class StudyProgress(_Shown, Watcher):
         """Prepare to show a study."""
         super().__init__()
         self._cells = self._done = self._ran = 0
-        self._spent = 0.0
+        self._began = time.perf_counter()
         self._title = ""
         self._progress = _bar()
         self._task = self._progress.add_task("cells", total=None)
@@ -168,9 +168,9 @@ class StudyProgress(_Shown, Watcher):
         """A cell is done, or failed."""
         self._done += result.done
         self._ran += 1
-        self._spent += result.seconds
         self._progress.update(self._task, completed=self._done)
-        left = text.duration(self._spent / self._ran * (self._cells - self._done))
+        spent = time.perf_counter() - self._began  # whoever runs the cells, and however many at a time
+        left = text.duration(spent / self._ran * (self._cells - self._done))
         last = result.points[-1] if result.points else None
         reached = result.reason or (
             ""

@@ -88,10 +88,9 @@ def reshape(
         for before, after in segments:
             if any(axis in before for axis in block[0]):
                 block = _within(block, before, after, old, new)  # noqa: PLW2901
-        if all(axis < 1000 for axis in block[0]):
-            continue  # an axis of size one at the end, which is gone
-        found = (tuple(axis % 1000 for axis in block[0]), block[1])
-        blocks.append(found if ties.one_unit(block[1]) else varying(found))
+        found = _without_gone(block)
+        if found is not None:
+            blocks.append(_without_repeats(found) if ties.one_unit(found[1]) else varying(found))
     result: list[Labels | None] = [None] * len(new)
     divided: list[Joint] = []
     for block in blocks:
@@ -105,6 +104,27 @@ def reshape(
         ties.tie_rows(rows)
         result[extra.axes[-1]] = rows[0]
     return result, divided[0] if divided else None
+
+
+def _without_gone(block: Block) -> Block | None:
+    """A block with the new numbers of its axes; what was of size one may be gone."""
+    axes, table = block
+    kept = [place for place, axis in enumerate(axes) if axis >= 1000]
+    if not kept:
+        return None
+    for place in reversed(range(table.ndim)):
+        if place not in kept:
+            table = table.take([0], axis=place).squeeze(place)
+    return tuple(axes[place] % 1000 for place in kept), table
+
+
+def _without_repeats(block: Block) -> Block:
+    """A block of one unit without the longer axes along which its positions are repeated: an axis of size one was merged there."""
+    axes, table = block
+    for place in reversed(range(table.ndim)):
+        if table.ndim > 1 and table.shape[place] > 1 and (table == table.take([0], axis=place)).all():
+            axes, table = axes[:place] + axes[place + 1 :], table.take([0], axis=place).squeeze(place)
+    return axes, table
 
 
 def _merged_once(
