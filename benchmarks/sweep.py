@@ -24,8 +24,7 @@ from secateur.channels import Channels
 from secateur.data import Split
 from secateur.evaluate import evaluate
 from secateur.methods import Ablation, ablate
-from secateur.train import fit
-from secateur.train.recipes import recipe_for
+from secateur.train import TrainSettings, fit
 
 NETWORK = "lenet32-64-1024"
 
@@ -83,7 +82,7 @@ def main() -> None:
         model,
         splits.train.take(10_000, seed=1),
         None,
-        recipe_for(NETWORK, "mnist").but(epochs=options.epochs),
+        TrainSettings(epochs=options.epochs, lr=0.05, nesterov=True, schedule="cosine"),
         seed=0,
     )
     model.eval()

@@ -99,3 +99,54 @@ def test_what_cannot_be_measured_is_refused() -> None:
         ablate(normed, split, groups=["0"])
     with pytest.raises(NothingToCutError):
         ablate(normed, split)
+
+
+class Reread(nn.Module):
+    """A weight that its own code reads, beside the module; a hook on what reads; an input that is written into."""
+
+    def __init__(self, *, twice: bool) -> None:
+        super().__init__()
+        self.stem, self.head, self.twice = nn.Linear(6, 5), nn.Linear(5, 3), twice
+        self.head.register_forward_hook(lambda _, __, out: out.exp())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(0.9)
+        y = torch.tanh(self.stem(x))
+        again = torch.nn.functional.linear(y, self.head.weight) if self.twice else 0.0
+        return self.head(input=y) + again if self.twice else self.head(y)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_cannot_stand_in_is_run(twice: bool) -> None:
+    """Figures are right all the same, and the caller's examples are as they were."""
+    model = randomise(Reread(twice=twice)).double().eval()
+    split = Split(torch.randn(40, 6, dtype=torch.float64), torch.arange(40) % 3)
+    before = split.inputs.clone()
+    channels = secateur.watch(model, split.inputs[:1])
+
+    found = ablate(model, split, channels=channels)
+
+    assert torch.equal(split.inputs, before)
+    for unit in range(5):
+        weight = model.head.weight.detach().clone()
+        model.head.weight.data[:, unit] = 0.0
+        wanted = torch.nn.functional.cross_entropy(model(before.clone()).detach(), split.targets)
+        model.head.weight.data.copy_(weight)
+        assert float(found.loss["stem"][unit]) == pytest.approx(float(wanted))
+
+
+def test_units_that_a_computed_weight_reads_are_refused() -> None:
+    """Its columns at zero are not all that reads."""
+
+    class Computed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head, self.own = nn.Linear(6, 5), nn.Linear(5, 3), nn.Parameter(torch.randn(3, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.stem(x)
+            return self.head(y) + torch.nn.functional.linear(y, self.own * 0.5)
+
+    split = Split(torch.randn(8, 6), torch.zeros(8, dtype=torch.int64))
+    with pytest.raises(NothingToCutError):
+        ablate(Computed(), split)

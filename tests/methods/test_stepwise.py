@@ -9,7 +9,7 @@ from torch import nn
 import secateur
 from secateur import data, networks
 from secateur.data import Splits
-from secateur.errors import NothingToCutError, SettingsError
+from secateur.errors import ModelError, NothingToCutError, SettingsError
 from secateur.evaluate import evaluate
 from secateur.methods import StepSettings, stepwise
 from secateur.methods.stepwise import fresh
@@ -142,18 +142,52 @@ def test_what_cannot_be_is_refused(net: nn.Module, digits: Splits) -> None:
         stepwise(flat, digits, StepSettings(criterion="l1"))
 
 
-def test_fresh_weights_are_new_and_repeatable(net: nn.Module) -> None:
-    """The same sizes, the same draw for a seed, and a module that cannot begin anew is named."""
-    one, two = fresh(net, seed=1), fresh(net, seed=1)
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    assert not any(
-        torch.equal(a, b) for a, b in zip(one.parameters(), net.parameters(), strict=True) if a.dim() > 1
+def test_a_layer_that_is_down_to_one_unit_can_still_be_trained(digits: Splits) -> None:
+    """It is a group no more, and its tensors are known from before."""
+    small = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    protocol = StepSettings(criterion="l1", scope="1", step=3, until=0.9, retrain="layer", iterations=1)
+    assert [point.removed for point in stepwise(small, digits, protocol).points] == [0, 3, 6, 7]
+
+
+def test_the_last_network_is_judged_though_nothing_more_can_go(digits: Splits) -> None:
+    """Each layer keeps a unit, so that the share may not be reached."""
+    small = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 10)
+    )
+    result = stepwise(small, digits, StepSettings(criterion="l1", step=1, until=0.95, judge=100))
+    assert [point.removed for point in result.points] == [0, 5]
+    assert result.points[-1].parameters == sum(p.numel() for p in result.model.parameters())
+
+
+def test_a_network_whose_weight_is_made_by_a_hook_is_copied(digits: Splits) -> None:
+    """The old weight norm, after a pass: PyTorch's own copy refuses it."""
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        layer = nn.utils.weight_norm(nn.Linear(64, 8))
+    small = nn.Sequential(nn.Flatten(), layer, nn.ReLU(), nn.Linear(8, 10))
+    small(digits.train.inputs[:2])
+    result = stepwise(small, digits, StepSettings(criterion="l1", step=2, until=0.5), keep_within=100.0)
+    assert result.points[-1].removed == 4
+
+
+def test_fresh_weights_are_those_of_the_networks_own_initialisation(digits: Splits) -> None:
+    """The same sizes, the same draw for a seed, and a spread that suits the fewer inputs, whatever the network is made of."""
+
+    def build(seed: int = 5) -> nn.Module:
+        return networks.build("resnet20", seed=seed)
+
+    x = torch.zeros(1, 3, 32, 32)
+    channels = secateur.watch(build(), x)
+    kept = secateur.apply(
+        build(0), secateur.plan(channels, secateur.score(build(0), channels, "l1"), remove=0.75)
     )
 
-    class Bare(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(3))
+    one, two = fresh(kept, build, x), fresh(kept, build, x)
 
-    with pytest.raises(SettingsError, match=r"Bare.*reset_parameters"):
-        fresh(nn.Sequential(Bare()), seed=0)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    for (name, new), old in zip(one.named_parameters(), kept.parameters(), strict=True):
+        assert new.shape == old.shape
+        if new.dim() == 4 and new.numel() > 200:
+            fan = new.shape[0] * 9  # Kaiming over what goes out, as the network has it
+            assert float(new.std()) == pytest.approx((2 / fan) ** 0.5, rel=0.3), name
+    with pytest.raises(ModelError):
+        fresh(kept, lambda: networks.build("resnet32", seed=0), x)

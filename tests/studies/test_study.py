@@ -45,13 +45,11 @@ def test_a_cell_that_serves_two_questions_is_run_once() -> None:
 def test_iterations_go_with_what_is_retrained() -> None:
     """Without retraining there is one cell, with it one for each number of iterations."""
     cells = study(
-        {"compare": "retrain", "criterion": ["l1"], "retrain": ["none", "network"], "iterations": [0, 5, 9]},
-        seeds=[0],
+        {"retrain": ["none", "network"], "iterations": [0, 5, 9], "criterion": ["l1", "random"]}, seeds=[0]
     ).cells()
 
-    assert sorted((c.settings.retrain, c.settings.iterations) for c in cells) == [
-        ("network", 5), ("network", 9), ("none", 0),
-    ]  # fmt: skip
+    found = sorted((c.settings.retrain, c.settings.iterations) for c in cells if c.settings.criterion == "l1")
+    assert found == [("network", 5), ("network", 9), ("none", 0)]
     assert [cell.scratch for cell in cells] == [cell.settings.retrain == "network" for cell in cells]
 
 
@@ -66,6 +64,11 @@ def test_iterations_go_with_what_is_retrained() -> None:
         ({"iterations": 10}, "gives iterations, and retrains nothing"),
         ({"retrain": ["none", "layer"], "iterations": 10}, "add 0 to its iterations"),
         ({"until": 1.5}, "key 'until' cannot be 1.5"),
+        ({"step": 1.5}, "experiment '0': step=1.5"),
+        (
+            {"compare": "retrain", "retrain": ["layer", "network"], "iterations": [5, 9]},
+            "compares retrain with several values of iterations",
+        ),
     ],
 )
 def test_what_is_wrong_with_an_experiment_is_said(experiment: dict, words: str) -> None:

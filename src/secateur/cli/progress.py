@@ -131,7 +131,7 @@ class StudyProgress(_Shown, Watcher):
         super().__init__()
         self._cells = self._done = self._ran = 0
         self._began = time.perf_counter()
-        self._title = ""
+        self._title = self._cell = ""
         self._progress = _bar()
         self._task = self._progress.add_task("cells", total=None)
 
@@ -158,11 +158,13 @@ class StudyProgress(_Shown, Watcher):
 
     def started(self, cell: Cell) -> None:
         """A cell begins."""
-        self._title = _in_words(cell)
+        self._title = self._cell = _in_words(cell)
 
     def point(self, point: Point) -> None:
         """A step of it was judged."""
-        self._title = f"{self._title.partition(':')[0]}: {text.share(point.share)} of the units removed, {text.percent(point.accuracy)}"
+        self._title = (
+            f"{self._cell}: {text.share(point.share)} of the units removed, {text.percent(point.accuracy)}"
+        )
 
     def ended(self, result: CellResult) -> None:
         """A cell is done, or failed."""

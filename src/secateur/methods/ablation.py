@@ -13,14 +13,17 @@ from torch.nn import functional as F
 
 from secateur._model import left_as_found
 from secateur.channels import Channels, watch
-from secateur.channels.groups import Group
+from secateur.channels.groups import Group, Member
 from secateur.criteria import Scores
 from secateur.data import Split
 from secateur.errors import NothingToCutError, SettingsError
+from secateur.train import device_of, dtype_of
 
 MEMORY = 1 << 28
 """Bytes of intermediate results that are held at a time."""
 MOST_EXAMPLES = 1000
+_FEW = 8
+"""Examples on which it is tried whether what is computed once may stand in."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +88,13 @@ def ablate(
     chosen = _chosen(found, groups)
     sums = {group.name: torch.zeros(2, group.width, dtype=torch.float64) for group in chosen}
     whole = torch.zeros(2, dtype=torch.float64)
+    where, number_format = device_of(model), dtype_of(model)
     with left_as_found(model), torch.no_grad():
         model.eval()
         calls = _Calls(model)
-        calls.record(split.inputs[:1])
-        for inputs, targets in split.batches(max(1, min(MOST_EXAMPLES, MEMORY // max(calls.bytes(), 1)))):
+        calls.record(split.inputs[:1].to(where, number_format))
+        for given, labels in split.batches(max(1, min(MOST_EXAMPLES, MEMORY // max(calls.bytes(), 1)))):
+            inputs, targets = given.to(where, number_format), labels.to(where)
             whole += _judged(calls.record(inputs), targets)
             for group in chosen:
                 sums[group.name] += _without_each(calls, group, inputs, targets)
@@ -108,17 +113,23 @@ def _chosen(channels: Channels, names: Collection[str] | None) -> list[Group]:
     chosen = [
         group
         for group in channels.groups
-        if (group.exact and group.by_role("read") if names is None else group.name in set(names))
+        if (_can_be_measured(group) if names is None else group.name in set(names))
     ]
     for name in names or ():
-        group = channels.group(name)
-        if not group.exact or not group.by_role("read"):
+        if not _can_be_measured(channels.group(name)):
             raise SettingsError(
-                f"group {name!r} cannot be measured unit by unit: a statistic is taken over its units, or no layer reads them"
+                f"group {name!r} cannot be measured unit by unit: a statistic is taken over its units, or what reads them is no"
+                " layer's own weight"
             )
     if not chosen:
         raise NothingToCutError("nothing can be measured: no group's units are only read")
     return chosen
+
+
+def _can_be_measured(group: Group) -> bool:
+    """Whether a unit is gone when the columns that read it are zero, and these are all there are."""
+    computed = any(member.axis for member in group.by_role("carry"))  # a weight computed from it reads, too
+    return group.exact and bool(group.by_role("read")) and not computed
 
 
 def _judged(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -178,7 +189,7 @@ class _Calls:
             for module in modules:
                 if not list(module.children()):
                     hooks.callback(module.register_forward_hook(note).remove)
-            out = self.model(inputs)
+            out = self.model(inputs.clone())
         return out, {module for module, x, version in seen if x._version != version}
 
     @contextmanager
@@ -209,30 +220,66 @@ class _Calls:
 
 def _without_each(calls: _Calls, group: Group, inputs: Tensor, targets: Tensor) -> Tensor:
     """Sums of losses and of right answers without each unit of a group, ``[2, width]``."""
-    model = calls.model
-    readers = [
-        (model.get_submodule(member.tensor.rpartition(".")[0]), member) for member in group.by_role("read")
-    ]
-    known = [module for module, _ in readers if module in calls.order]
-    # a weight that is read by no module of its own: everything runs
-    first = min(known, key=calls.order.index) if len(known) == len(readers) else None
-    own = [member for module, member in readers if module is first]
-    quick = first is not None and calls.order.count(first) == len(own) == 1 and _is_plain(first, own[0].axis)
+    first = _first_reader(calls, group)
+    if first is not None and not _agrees(calls, group, first, inputs):
+        first = None  # a network of another make, such as a weight that its own code reads as well: everything runs
     result = torch.zeros(2, group.width, dtype=torch.float64)
     for unit in range(group.width):
-        with ExitStack() as stack:
-            for module, member in readers:
-                if not (quick and module is first):
-                    weight = model.get_parameter(member.tensor)
-                    stack.enter_context(_unread(weight, member.axis, member.indices[unit]))
-            if first is not None:
-                out = None
-                if quick:
-                    whole, x = calls.outputs[first][0], calls.inputs[first][0]
-                    out = whole - _part(first, x, torch.as_tensor(own[0].indices[unit], device=x.device))
-                stack.enter_context(calls.standing_in(first, out))
-            result[:, unit] = _judged(model(inputs), targets)
+        result[:, unit] = _judged(_without(calls, group, first, unit, inputs), targets)
     return result
+
+
+def _first_reader(calls: _Calls, group: Group) -> nn.Module | None:
+    """The module that reads the group before all others, if each of its readers is one that ran."""
+    readers = [calls.model.get_submodule(_owner(member)) for member in group.by_role("read")]
+    known = [module for module in readers if module in calls.outputs]
+    return min(known, key=calls.order.index) if len(known) == len(readers) else None
+
+
+def _agrees(calls: _Calls, group: Group, first: nn.Module, inputs: Tensor) -> bool:
+    """Whether the outputs without some units are those of the whole network, run with the columns that read them at zero."""
+    few = _Calls(calls.model)
+    try:
+        few.record(inputs[:_FEW])
+        return all(
+            torch.allclose(
+                _without(few, group, first, unit, inputs[:_FEW]),
+                _without(few, group, None, unit, inputs[:_FEW]),
+                rtol=1e-3,
+                atol=1e-4,
+            )
+            for unit in {0, group.width // 2, group.width - 1}
+        )
+    except Exception:
+        return False
+
+
+def _without(calls: _Calls, group: Group, first: nn.Module | None, unit: int, inputs: Tensor) -> Tensor:
+    """The network's outputs without a unit."""
+    model = calls.model
+    own = [member for member in group.by_role("read") if first is model.get_submodule(_owner(member))]
+    quick = (
+        first is not None
+        and calls.order.count(first) == len(own) == 1
+        and _is_plain(first, own[0].axis)
+        and isinstance(calls.inputs[first][0], Tensor)
+    )
+    with ExitStack() as stack:
+        for member in group.by_role("read"):
+            if not (quick and member in own):
+                weight = model.get_parameter(member.tensor)
+                stack.enter_context(_unread(weight, member.axis, member.indices[unit]))
+        if first is not None:
+            out = None
+            if quick:
+                whole, x = calls.outputs[first][0], calls.inputs[first][0]
+                out = whole - _part(first, x, torch.as_tensor(own[0].indices[unit], device=x.device))
+            stack.enter_context(calls.standing_in(first, out))
+        return model(inputs.clone())  # a forward may write into what it is given
+
+
+def _owner(member: Member) -> str:
+    return member.tensor.rpartition(".")[0]
 
 
 _PARTS: dict[type[nn.Module], Callable[..., Tensor]] = {

@@ -21,7 +21,7 @@ def layers_of(
 
     A layer accounts for what the network would lose if all its units went.
     """
-    kept = _kept_units(channels, before, after)
+    kept = kept_units(channels, before, after)
     model = CostModel(channels)
     everything, left = model.alive({}), model.alive(kept)
     starts = channels.starts()
@@ -41,7 +41,7 @@ def layers_of(
     return tuple(layers), notes
 
 
-def _kept_units(channels: Channels, before: nn.Module, after: nn.Module) -> dict[str, Any]:
+def kept_units(channels: Channels, before: nn.Module, after: nn.Module) -> dict[str, Any]:
     """Which units of ``before`` are left in ``after``, by group."""
     given = {(entry["tensor"], entry["axis"]): entry["kept"] for entry in getattr(before, CHANGES, [])}
     left: dict[tuple[str, int], Any] = {}

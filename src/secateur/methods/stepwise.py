@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from secateur._model import copied, named_tensors
 from secateur._options import sentence
-from secateur.channels import Channels, watch
+from secateur.channels import Channels, Group, watch
 from secateur.cost import CostModel
 from secateur.criteria import Scores, score
 from secateur.criteria.normalise import normalised
 from secateur.data import Split, Splits
-from secateur.errors import NothingToCutError, SettingsError
+from secateur.errors import ModelError, NothingToCutError, SettingsError
 from secateur.evaluate import Evaluation, evaluate
+from secateur.methods.layers import kept_units
 from secateur.methods.seeds import seed_for
-from secateur.networks.registry import seeded
-from secateur.plan import Plan, plan
+from secateur.plan import Plan, change_of, plan, plan_for
 from secateur.surgery import apply
 from secateur.train import TrainSettings, fit
 
@@ -179,7 +179,7 @@ def stepwise(
         Molchanov et al. 2017, Pruning Convolutional Neural Networks for Resource Efficient Inference, arXiv:1611.06440: a unit
         at a time, by a criterion, with retraining between. Here a step may be several units, which go together.
     """
-    run = _Stepwise(copy.deepcopy(model).eval(), data, settings)
+    run = _Stepwise(copied(model, {}).eval(), data, settings)
     bound = settings.max_drop if keep_within is None else keep_within
     points: list[Point] = []
     kept: tuple[nn.Module, Point] | None = None
@@ -189,7 +189,7 @@ def stepwise(
             on_point(point)
         smaller = kept is None or point.parameters < kept[1].parameters
         if bound is not None and smaller and points[0].accuracy - point.accuracy <= bound + 1e-9:
-            kept = copy.deepcopy(run.model), point
+            kept = copied(run.model, {}), point
     within = (None, None) if kept is None else kept
     return StepwiseResult(tuple(points), run.model, *within)
 
@@ -238,6 +238,8 @@ class _Stepwise:
             count = min(each, wanted - self.removed)
             made = self._next(count, anew=bool(settings.recompute) and (number - 1) % settings.recompute == 0)
             if made is None:
+                if point.step < number - 1:  # nothing more can go: what is left is judged, too
+                    yield self._judge(number - 1)
                 break
             self._cut(made, number)
             last = self.removed >= wanted
@@ -301,20 +303,19 @@ class _Stepwise:
         """Cut, keep the scores of what is left, and retrain."""
         apply(self.model, made, inplace=True)
         self.removed += made.removed
-        scores = self.scores
-        assert scores is not None
-        values = dict(scores.values)
-        for group, change in zip(made.groups, made.changes, strict=True):
-            values[group.name] = values[group.name][torch.as_tensor(change.take)]
-        self.scores = Scores(scores.criterion, values)
+        if self.scores is not None:
+            values = dict(self.scores.values)
+            for group, change in zip(made.groups, made.changes, strict=True):
+                values[group.name] = values[group.name][torch.as_tensor(change.take)]
+            self.scores = Scores(self.scores.criterion, values)
         self.channels = layers_of(self.model, self.data)
         if self.settings.iterations:
-            self._train([group.name for group in made.groups], number)
+            self._train(_tensors_of(made.groups), number)
 
-    def _train(self, cut: list[str], number: int) -> None:
+    def _train(self, cut: set[str], number: int) -> None:
         """Train for some batches: everything, or only what writes and carries the layers that were cut."""
         settings = self.settings
-        part = None if settings.retrain == "network" else self._tensors_of(cut)
+        part = None if settings.retrain == "network" else cut
         with _only(self.model, part):
             fit(
                 self.model,
@@ -329,9 +330,11 @@ class _Stepwise:
         self.model.eval()
         self.iterations += settings.iterations
 
-    def _tensors_of(self, names: list[str]) -> set[str]:
-        members = (member for name in names for member in self.channels.group(name).members)
-        return {member.tensor for member in members if member.role in ("write", "carry")}
+
+def _tensors_of(groups: Iterable[Group]) -> set[str]:
+    """What writes and carries some layers; a weight that is carried along its columns reads them."""
+    members = (member for group in groups for member in group.members)
+    return {m.tensor for m in members if m.role == "write" or (m.role == "carry" and m.axis == 0)}
 
 
 def _drawn(split: Split, count: int, *, seed: int) -> Split:
@@ -359,32 +362,40 @@ def _only(model: nn.Module, names: set[str] | None) -> Generator[None]:
             parameter.requires_grad_(True)
 
 
-def fresh(model: nn.Module, *, seed: int) -> nn.Module:
+def fresh(model: nn.Module, build: Callable[[], nn.Module], example: Tensor) -> nn.Module:
     """A network of the same sizes with new random weights: what the same small architecture learns by itself.
+
+    The unreduced network is built anew, and the same units are cut from it. Its weights were drawn for more inputs than are left, so
+    they are made larger by the root of how many times fewer these are, as initialisations do that keep the variance of what runs
+    through.
 
     Args:
         model: A reduced network.
-        seed: Draws the weights; the global random state is left as it was.
+        build: Makes the unreduced one with new weights.
+        example: An input.
 
     Raises:
-        SettingsError: A module has parameters of its own and no ``reset_parameters``.
+        ModelError: What is built is another network.
 
     Example:
-        >>> small = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-        >>> new = fresh(small, seed=0)
-        >>> new[0].weight.shape == small[0].weight.shape, bool((new[0].weight == small[0].weight).any())
-        (True, False)
+        >>> from secateur import networks
+        >>> net = networks.build("digits-net", seed=0)
+        >>> new = fresh(net, lambda: networks.build("digits-net", seed=1), torch.zeros(1, 1, 8, 8))
+        >>> bool((new.conv1.weight == net.conv1.weight).any())
+        False
     """
-    result = copy.deepcopy(model)
-    modules = cast("Iterator[tuple[str, nn.Module]]", result.named_modules())
-    with seeded(seed):
-        for name, module in modules:
-            reset: Any = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-            elif list(module.parameters(recurse=False)):
-                raise SettingsError(
-                    f"{name or 'the network'} ({type(module).__name__}) has parameters and no reset_parameters(), so it cannot"
-                    " begin anew; switch the control from scratch off (scratch = false)"
+    whole = build()
+    channels = watch(whole, example)
+    kept = kept_units(channels, whole, model)
+    changes = [change_of(group, kept[group.name]) for group in channels.groups if group.name in kept]
+    small = apply(whole, plan_for(channels, changes, CostModel(channels)))
+    before, wanted = named_tensors(whole), named_tensors(model)
+    with torch.no_grad():
+        for name, tensor in named_tensors(small).items():
+            if name not in wanted or tensor.shape != wanted[name].shape:
+                raise ModelError(
+                    f"what is built is another network: it has {name} of shape {tuple(tensor.shape)} when it is cut"
                 )
-    return result
+            if tensor.dim() > 1:
+                tensor.mul_(math.sqrt(before[name][0].numel() / tensor[0].numel()))
+    return small

@@ -32,7 +32,7 @@ def next_width(group: Group, share: float, limit: Constraints) -> int | None:
     Example:
         >>> import numpy as np
         >>> from secateur.channels.groups import Member
-        >>> layer = Group("0", "Linear", 48, (Member("0.weight", 0, "write", np.arange(48)[:, None]),))
+        >>> layer = Group("0", 48, (Member("0.weight", 0, "write", np.arange(48)[:, None]),))
         >>> sixteens = Constraints(multiple_of=16)
         >>> [next_width(layer, share, sixteens) for share in (0.64, 0.4, 0.08)]
         [32, 32, 32]

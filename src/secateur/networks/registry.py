@@ -77,7 +77,7 @@ def build(spec: str, *, seed: int | None = None, **arguments: JSON) -> nn.Module
         Linear(in_features=84, out_features=26, bias=True)
     """
     origin = Origin(spec, dict(arguments))
-    with nullcontext() if seed is None else seeded(seed):
+    with nullcontext() if seed is None else _seeded(seed):
         model = _construct(spec, arguments)
     set_origin(model, origin)
     return model
@@ -109,7 +109,7 @@ def input_shape_of(spec: str) -> tuple[int, ...] | None:
 
 
 @contextmanager
-def seeded(seed: int) -> Generator[None]:
+def _seeded(seed: int) -> Generator[None]:
     """Seed PyTorch's CPU generator, and put its state back afterwards, also after an error."""
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)

@@ -247,7 +247,7 @@ def _kept(experiment: Experiment, results: Sequence[CellResult]) -> list[dict[st
                 "base": mean("base_test_accuracy"),
                 "test": mean("kept_test_accuracy"),
                 "spread": float(np.std(tests, ddof=1)) if len(tests) > 1 else None,
-                "scratch": mean("scratch_test_accuracy"),
+                "scratch": None if experiment.scratch is False else mean("scratch_test_accuracy"),
             }
         )
     return rows

@@ -283,22 +283,23 @@ class _Runner:
 
     def run(self, cell: Cell) -> CellResult:
         """Run a cell; whatever it raises is its result."""
+        try:
+            model, about = self.unreduced(cell)
+        except Exception as error:
+            return self.failed(cell, f"the unreduced network: {_reason(error)}")
         path = self._emptied(cell)
-        began = time.perf_counter()
         points: list[Point] = []
         figures: dict[str, float] = {}
-        reason = ""
+        reason, began = "", time.perf_counter()
         with RunFolder.create(path, _document(cell), kind=CELL) as folder:
+            self.watcher.started(cell)
+
+            def told(point: Point) -> None:
+                points.append(point)
+                folder.append({"point": asdict(point)})
+                self.watcher.point(point)
+
             try:
-                model, about = self.unreduced(cell)
-                began = time.perf_counter()
-                self.watcher.started(cell)
-
-                def told(point: Point) -> None:
-                    points.append(point)
-                    folder.append({"point": asdict(point)})
-                    self.watcher.point(point)
-
                 result = stepwise(
                     model, self.data[cell.data], cell.settings, keep_within=cell.within, on_point=told
                 )
@@ -369,11 +370,12 @@ def _of(model: nn.Module, data: Splits, point: Point, name: str = "kept") -> dic
 
 
 def _from_scratch(cell: Cell, kept: nn.Module, data: Splits, point: Point) -> dict[str, float]:
-    """The same small architecture with new weights, trained for as many batches as the reduced one was in all."""
-    size = cell.training.batch_size
-    each = -(-len(data.train) // size)
-    epochs = cell.training.epochs + -(-point.iterations // each)
-    model = fresh(kept, seed=seed_for(cell.seed, "scratch"))
+    """The same small architecture with new weights, trained on as many examples as the reduced one was in all."""
+    seen = point.iterations * cell.settings.training.batch_size
+    epochs = cell.training.epochs + -(-seen // len(data.train))
+    model = fresh(
+        kept, lambda: build(cell.network, seed=seed_for(cell.seed, "scratch") % 2**31), data.train.inputs[:1]
+    )
     fit(
         model,
         data.train,

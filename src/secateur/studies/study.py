@@ -55,7 +55,7 @@ class Experiment(BaseModel):
         until: Share of units at which a cell ends.
         max_drop: Of the networks on a curve the smallest is kept that lost no more than so many points on validation examples; by
             default the last is.
-        scratch: Whether the kept network's architecture is also trained from scratch, with as many batches in all. By default
+        scratch: Whether the kept network's architecture is also trained from scratch, with as many examples in all. By default
             where the whole network is pruned and retrained.
         judge: Steps after which the accuracy is taken.
     """
@@ -183,6 +183,8 @@ class Study(BaseModel):
             training = self.training(network, data)
             for values in itertools.product(*levels.values()):
                 chosen = dict(zip(levels, values, strict=True))
+                if float(chosen["step"]).is_integer():
+                    chosen["step"] = int(chosen["step"])
                 if (chosen["retrain"] == "none") != (chosen["iterations"] == 0):
                     continue  # how many batches is asked only where something is trained
                 settings = StepSettings(
@@ -209,6 +211,12 @@ class Study(BaseModel):
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise SettingsError(f"two experiments are named {min(twice)!r}; give each a name of its own")
+        for table, options in (("train", self.train), ("retrain", self.retrain)):
+            missing = next((name for name, value in options.items() if value is None), None)
+            if missing is not None:
+                raise SettingsError(
+                    f"{table}: {missing} is None, which a study's file cannot hold; leave it out"
+                )
         for pair in itertools.product(self.networks, self.data):
             self.training(*pair)
         for experiment in self.experiment:
@@ -230,10 +238,21 @@ class Study(BaseModel):
                     if trained
                     else f'experiment {experiment.name!r} gives iterations, and retrains nothing; say retrain = "network"'
                 )
+            for one, other in (("retrain", "iterations"), ("iterations", "retrain")):
+                several = [value for value in levels[other] if value not in ("none", 0)]
+                if experiment.compare == one and len(several) > 1:
+                    raise SettingsError(
+                        f"experiment {experiment.name!r} compares {one} with several values of {other} ({several}), so that not all"
+                        " else is equal; give one, and ask about the others in experiments of their own"
+                    )
             if "none" in levels["retrain"] and 0 not in levels["iterations"]:
                 raise SettingsError(
                     f'experiment {experiment.name!r} has retrain "none" among others; add 0 to its iterations'
                 )
+            try:
+                list(self.cells_of(experiment))
+            except SettingsError as error:
+                raise SettingsError(f"experiment {experiment.name!r}: {error}") from None
 
 
 def _retraining(training: TrainSettings, changes: Mapping[str, Any]) -> TrainSettings:

@@ -25,7 +25,9 @@ def points_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
     """A row for each judged step of each cell."""
     for result in results:
         for point in result.points:
-            yield {**_about(result), **asdict(point)}
+            made = asdict(point)
+            done = {"steps_made": made.pop("step"), "batches_trained": made.pop("iterations")}
+            yield {**_about(result), **done, **made}
 
 
 def cells_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
@@ -76,7 +78,7 @@ def _about(result: CellResult) -> dict[str, Any]:
     cell, settings = result.cell, result.cell.settings
     return {
         "cell": cell.key,
-        "experiments": " ".join(cell.experiments),
+        "experiments": "; ".join(cell.experiments),
         "network": cell.network,
         "data": cell.data,
         "seed": cell.seed,

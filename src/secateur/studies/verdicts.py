@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
@@ -37,7 +37,7 @@ class Comparison:
         p: Of the paired t-test, two-sided; NaN with a single seed.
         found: Whether a difference was found, all comparisons of the question taken together (Holm).
         seeds: Seeds over which they are paired.
-        settings: Settings (layers, protocols, ...) over which each seed's difference is averaged.
+        settings: Settings (layers, protocols, ...) over which each seed's difference is averaged; of the seed that has fewest.
     """
 
     experiment: str
@@ -88,12 +88,11 @@ def verdicts(study: Study, results: Sequence[CellResult]) -> tuple[Comparison, .
     found: list[Comparison] = []
     for experiment in study.experiment:
         own = [result for result in results if experiment.name in result.cell.experiments and result.done]
-        found += _holm(list(_of_curves(experiment, own)))
-        found += _holm(list(_with_scratch(experiment, own)))
+        found += _holm([*_of_curves(experiment, own), *_with_scratch(experiment, own)])
     return tuple(found)
 
 
-def _of_curves(experiment: Experiment, results: Sequence[CellResult]) -> Iterable[Comparison]:
+def _of_curves(experiment: Experiment, results: Sequence[CellResult]) -> Iterator[Comparison]:
     """The compared factor's values, pair by pair."""
     levels = experiment.levels()[experiment.compare]
     for first, second in itertools.combinations(levels, 2):
@@ -122,8 +121,10 @@ def _paired(
             yield group[first], group[second]
 
 
-def _with_scratch(experiment: Experiment, results: Sequence[CellResult]) -> Iterable[Comparison]:
+def _with_scratch(experiment: Experiment, results: Sequence[CellResult]) -> Iterator[Comparison]:
     """Each value's reduced networks with the same architectures trained from scratch, on test examples."""
+    if experiment.scratch is False:
+        return
     by_level: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         figures = result.figures
@@ -147,7 +148,7 @@ def _compared(
     """The mean over seeds of a difference, with its interval by Student's t. Seeds are what is independent."""
     each = np.array([np.mean(values) for values in by_seed.values()])
     count, mean = len(each), float(each.mean())
-    settings = max(len(values) for values in by_seed.values())
+    settings = min(len(values) for values in by_seed.values())
     low = high = p = math.nan
     if count >= _LEAST_SEEDS:
         error = float(each.std(ddof=1)) / math.sqrt(count)

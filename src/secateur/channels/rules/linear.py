@@ -23,6 +23,10 @@ def _contract(ties: Ties, a: torch.Tensor, axis_a: int, b: torch.Tensor, axis_b:
     ties.tie(labels_a, labels_b, "reads an axis of the input")
     first = ties.is_weight(a) and ties.parameter(b) is None and (ties.parameter(a) or not ties.is_weight(b))
     weight, column = (a, axis_a) if first else (b, axis_b)
+    if ties.parameter(weight) is None:
+        ties.norm(
+            labels_a if first else labels_b
+        )  # its own code may divide it by its size, or take a statistic
     ties.read(weight, column)
     ties.write(weight, 2 * weight.dim() - 3 - column)  # the other one of the last two axes
 
