@@ -171,6 +171,7 @@ def test_help_lists_the_commands(secateur, monkeypatch):
     assert [line.split()[0] for line in listed] == [
         "train",
         "reduce",
+        "compare",
         "watch",
         "evaluate",
         "report",
