@@ -218,7 +218,7 @@ def _curve(
 
 def _path(x: Numbers, y: Numbers, x_axis: Axis, y_axis: Axis) -> str:
     pairs = zip(x.tolist(), y.tolist(), strict=True)
-    return "M" + "L".join(f"{x_axis.at(a):g} {y_axis.at(b):g}" for a, b in pairs)
+    return "M" + "L".join(f"{x_axis.at(a):.1f} {y_axis.at(b):.1f}" for a, b in pairs)
 
 
 def _kept(experiment: Experiment, results: Sequence[CellResult]) -> list[dict[str, Any]]:
