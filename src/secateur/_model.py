@@ -246,9 +246,8 @@ def _copied_value(value: object, memo: dict[int, Any]) -> Any:
     known = memo.get(id(value))
     if known is not None:
         return known
-    if (
-        isinstance(value, Tensor) and not value.is_leaf
-    ):  # computed before each forward, as by the old weight norm
+    if isinstance(value, Tensor) and not value.is_leaf:
+        # computed before each forward, as by the old weight norm
         memo[id(value)] = made = value.detach().clone()
         return made
     if kind in _CONTAINERS and not value:

@@ -24,9 +24,8 @@ def _contract(ties: Ties, a: torch.Tensor, axis_a: int, b: torch.Tensor, axis_b:
     first = ties.is_weight(a) and ties.parameter(b) is None and (ties.parameter(a) or not ties.is_weight(b))
     weight, column = (a, axis_a) if first else (b, axis_b)
     if ties.parameter(weight) is None:
-        ties.norm(
-            labels_a if first else labels_b
-        )  # its own code may divide it by its size, or take a statistic
+        # its own code may divide it by its size, or take a statistic
+        ties.norm(labels_a if first else labels_b)
     ties.read(weight, column)
     ties.write(weight, 2 * weight.dim() - 3 - column)  # the other one of the last two axes
 

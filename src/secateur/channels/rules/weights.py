@@ -10,7 +10,6 @@ import torch
 from secateur.channels.rules.conv import KERNEL
 from secateur.channels.ties import Call, Ties, Whole
 
-_NORMED = "is part of the norm by which each row of a weight is divided"
 _SPECTRUM = "is part of the spectral norm by which a whole weight is divided"
 _INNER = "is summed over in an inner product"
 
