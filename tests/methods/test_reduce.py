@@ -22,18 +22,6 @@ QUICK = TrainSettings(epochs=1, lr=0.02, batch_size=64, ema=0.9, keep="last", cl
 SETTINGS = ReduceSettings(max_drop=10.0, retrain=QUICK, max_iterations=4, rounds=1, score_examples=200)
 
 
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return data.load("digits", limit=400)
-
-
-@pytest.fixture(scope="module")
-def net(digits: Splits) -> nn.Module:
-    model = networks.build("digits-net", seed=0)
-    fit(model, digits.train, None, TrainSettings(epochs=4, lr=0.05, batch_size=50), seed=0)
-    return model
-
-
 def tensors(model: nn.Module) -> list[torch.Tensor]:
     return [tensor.clone() for tensor in model.state_dict().values()]
 

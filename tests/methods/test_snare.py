@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import data, networks
 from secateur.channels import watch
 from secateur.cost import CostModel
 from secateur.data import Split, Splits
@@ -16,21 +15,9 @@ from secateur.errors import NothingToCutError, SettingsError
 from secateur.evaluate import evaluate
 from secateur.methods import ReduceSettings, Search, SearchState
 from secateur.methods.potential import potentials
-from secateur.train import TrainSettings, fit
+from secateur.train import TrainSettings
 
 QUICK = TrainSettings(epochs=1, lr=0.02, batch_size=64, ema=0.9, keep="last", clip=1.0)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return data.load("digits", limit=400)
-
-
-@pytest.fixture(scope="module")
-def net(digits: Splits) -> nn.Module:
-    model = networks.build("digits-net", seed=0)
-    fit(model, digits.train, None, TrainSettings(epochs=4, lr=0.05, batch_size=50), seed=0)
-    return model
 
 
 def run(search: Search) -> list:

@@ -7,25 +7,12 @@ import torch
 from torch import nn
 
 import secateur
-from secateur import data, networks
+from secateur import networks
 from secateur.data import Splits
 from secateur.errors import ModelError, NothingToCutError, SettingsError
 from secateur.evaluate import evaluate
 from secateur.methods import StepSettings, stepwise
 from secateur.methods.stepwise import fresh
-from secateur.train import TrainSettings, fit
-
-
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return data.load("digits", limit=400)
-
-
-@pytest.fixture(scope="module")
-def net(digits: Splits) -> nn.Module:
-    model = networks.build("digits-net", seed=0)
-    fit(model, digits.train, None, TrainSettings(epochs=4, lr=0.05, batch_size=50), seed=0)
-    return model.eval()
 
 
 def test_one_by_one_with_scores_taken_once_is_one_plan(net: nn.Module, digits: Splits) -> None:
@@ -58,7 +45,7 @@ def test_points_say_what_the_network_is(net: nn.Module, digits: Splits) -> None:
     assert last.share == last.removed / 176 == 140 / 176
     assert last.iterations == 3 * last.step
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
-    assert not net.training
+    assert net.training
 
 
 def test_the_same_protocol_gives_the_same_curve(net: nn.Module, digits: Splits) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from torch import nn
 
+from secateur.criteria import criterion_named
 from secateur.data import Splits
 from secateur.data import load as load_data
 from secateur.errors import RunError, SecateurError, SettingsError, StoreError
@@ -223,8 +224,6 @@ def _loaded(study: Study, data_dir: str | Path | None) -> dict[str, Splits]:
 
 def _check(cells: Sequence[Cell], data: Mapping[str, Splits]) -> None:
     """Refuse unknown networks, layers and criteria before anything runs."""
-    from secateur.criteria import criterion_named  # noqa: PLC0415
-
     seen: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         pair = cell.network, cell.data
