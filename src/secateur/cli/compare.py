@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,6 @@ from secateur.cli import show
 from secateur.cli.progress import StudyProgress, doing
 from secateur.errors import RunError, SettingsError, StoreError
 from secateur.report import write_study
-from secateur.scale import RayWorkers
 from secateur.store import RunFolder
 from secateur.studies import KIND, CellResult, Study, results_in, verdicts, write_tables
 from secateur.studies import compare as compare_in
@@ -37,13 +35,8 @@ def compare(
     report: Annotated[
         bool, typer.Option("--report", help="Only write tables and page again, of what is done.")
     ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Cells that run at a time, on Ray; without it one after the other.", min=1),
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A Ray cluster, such as ray://head:10001; by default this machine.")
-    ] = None,
+    workers: o.Workers = None,
+    ray_address: o.RayAddress = None,
     data_dir: o.DataDir = None,
 ) -> None:
     """Compare strategies for reduction on physically reduced networks: a grid of cells, with the statistics."""
@@ -57,7 +50,7 @@ def compare(
         return
     folder, asked = _asked(study, out, resume=resume)
     try:
-        with _workers(workers, ray_address) as carrying, StudyProgress() as progress:
+        with o.started(workers, ray_address) as carrying, StudyProgress() as progress:
             compare_in(
                 asked, out=folder, resume=resume, data_dir=data_dir, watcher=progress, workers=carrying
             )
@@ -70,15 +63,6 @@ def compare(
             f"{len(failed)} cells failed, the first ({failed[0].cell.key}) with: {failed[0].reason}; the others are done;"
             f" try them again with: {_again(folder)}"
         )
-
-
-def _workers(count: int | None, address: str | None) -> AbstractContextManager[RayWorkers | None]:
-    """Who runs the cells; None for this process."""
-    if count is None:
-        if address is not None:
-            raise SettingsError("--ray-address needs --workers, the number of cells that run at a time")
-        return nullcontext()
-    return RayWorkers(count, address=address)
 
 
 def _asked(study: Path, out: Path | None, *, resume: bool) -> tuple[Path, Study]:
