@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from secateur import data
-from secateur.errors import RunError, SettingsError
+from secateur.errors import DataError, MissingDataError, RunError, SettingsError, UnknownNetworkError
 from secateur.evaluate import evaluate
 from secateur.store import load
-from secateur.studies import Study, Watcher, cells_of, compare, results_in, write_tables
+from secateur.studies import Study, Watcher, cells_of, check, compare, results_in, write_tables
 from secateur.studies import run as run_file
 
 STUDY = {
@@ -118,16 +118,38 @@ def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
     assert plain(again) == plain(results_in(folder)[1])
 
 
-def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    """Unknown layers, networks and criteria, and criteria that need new scores; no folder is left."""
-    for options, words in (
-        ({"scope": "conv9"}, r"scope='conv9' is no layer of digits-net.*conv1"),
-        ({"criterion": ["l1", "tayler"]}, "tayler"),
-        ({"criterion": ["l1", "similarity"], "recompute": 0}, "recompute = 1"),
-    ):
-        wrong = Study(**{**STUDY, "experiment": [{"name": "1", "criterion": "l1", **options}]})
-        with pytest.raises(SettingsError, match=words):
-            compare(wrong, out=tmp_path / "run")
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        (
+            {"scope": "conv9"},
+            SettingsError,
+            "experiment 'q': scope='conv9' is no layer of 'digits-net'.*conv1",
+        ),
+        ({"criterion": ["l1", "tayler"]}, SettingsError, "experiment 'q': no criterion is named 'tayler'"),
+        (
+            {"criterion": ["l1", "similarity"], "recompute": 0},
+            SettingsError,
+            "experiment 'q': criterion 'similarity'.*recompute = 1",
+        ),
+        (
+            {"networks": ["digits-net", "lenet5"]},
+            DataError,
+            "network 'lenet5' on data 'digits': the network does",
+        ),
+        ({"networks": "lenet6"}, UnknownNetworkError, "network 'lenet6': no network is named"),
+        ({"data": "digitz"}, DataError, "data set 'digitz': no data set is named"),
+        ({"data": "mnist"}, MissingDataError, "data set 'mnist': "),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path, options, error, words) -> None:
+    """By a check and by a run alike; what is wrong is named, and no folder is left."""
+    parts = {key: options.pop(key) for key in ("networks", "data") if key in options}
+    wrong = Study(**{**STUDY, **parts, "experiment": [{"name": "q", "criterion": "l1", **options}]})
+    with pytest.raises(error, match=words):
+        check(wrong, data_dir=tmp_path)
+    with pytest.raises(error, match=words):
+        compare(wrong, out=tmp_path / "run", data_dir=tmp_path)
     assert not (tmp_path / "run").exists()
 
 

@@ -85,6 +85,12 @@ def test_what_is_wrong_with_a_study_is_said() -> None:
         Study(data="digits", experiment=[{"name": "1"}])
     with pytest.raises(SettingsError, match="two experiments are named 'a'"):
         study({"name": "a"}, {"name": "a"})
+    with pytest.raises(
+        SettingsError, match=r"key 'seeds' cannot be 3: .*seeds = \[3\] for that seed.*\[0, 1, 2\]"
+    ):
+        study({}, seeds=3)
+    with pytest.raises(SettingsError, match="seeds names 0 more than once"):
+        study({}, seeds=[1, 0, 0])
     with pytest.raises(SettingsError, match="did you mean 'epochs'"):
         study({}, train={"epoch": 3})
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +14,11 @@ from rich.text import Text
 from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.progress import StudyProgress, doing
-from secateur.errors import RunError, SettingsError, StoreError
+from secateur.errors import DataError, ModelError, RunError, SettingsError, StoreError
 from secateur.report import write_study
 from secateur.scale import RayWorkers
 from secateur.store import RunFolder
-from secateur.studies import KIND, CellResult, Study, results_in, verdicts, write_tables
+from secateur.studies import KIND, CellResult, Study, check, results_in, verdicts, write_tables
 from secateur.studies import compare as compare_in
 
 
@@ -33,7 +34,9 @@ def compare(
     ] = None,
     out: o.Out = None,
     resume: o.Resume = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Only say which cells there are.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only check the study, and say which cells there are.")
+    ] = False,
     report: Annotated[
         bool, typer.Option("--report", help="Only write tables and page again, of what is done.")
     ] = False,
@@ -50,14 +53,17 @@ def compare(
     if study is None:
         raise SettingsError("name a study's TOML file first")
     if plan:
-        _planned(Study.read(study))
+        asked = Study.read(study)
+        with _of_file(study):
+            check(asked, data_dir=data_dir)
+        _planned(asked)
         return
     if report:
         _reported(study)
         return
     folder, asked = _asked(study, out, resume=resume)
     try:
-        with _workers(workers, ray_address) as carrying, StudyProgress() as progress:
+        with _of_file(study), _workers(workers, ray_address) as carrying, StudyProgress() as progress:
             compare_in(
                 asked, out=folder, resume=resume, data_dir=data_dir, watcher=progress, workers=carrying
             )
@@ -79,6 +85,15 @@ def _workers(count: int | None, address: str | None) -> AbstractContextManager[R
             raise SettingsError("--ray-address needs --workers, the number of cells that run at a time")
         return nullcontext()
     return RayWorkers(count, address=address)
+
+
+@contextmanager
+def _of_file(file: Path) -> Generator[None]:
+    """Name the file in what is wrong with the study that it asks for."""
+    try:
+        yield
+    except (SettingsError, ModelError, DataError) as error:
+        raise type(error)(f"{file}: {error}") from error
 
 
 def _asked(study: Path, out: Path | None, *, resume: bool) -> tuple[Path, Study]:
