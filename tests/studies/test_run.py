@@ -181,3 +181,19 @@ def test_tables_are_tidy(folder: Path, tmp_path: Path) -> None:
     cells = pq.read_table(files["cells.parquet"]).to_pylist()
     assert json.dumps(cells) == json.dumps(list(cells_of(results)))
     assert {row["criterion"] for row in rows} == {"l1", "random"}
+
+
+def test_tables_have_four_decimals(folder: Path, tmp_path: Path) -> None:
+    """Enough for every difference that means something; what is counted stays whole."""
+    _, results = results_in(folder)
+    write_tables(results, tmp_path)
+
+    for name in ("points.csv", "cells.csv"):
+        with (tmp_path / name).open(encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        for row in rows:
+            for key, value in row.items():
+                if "accuracy" in key or key in ("loss", "share"):
+                    assert len(value.partition(".")[2]) <= 4
+                elif key.endswith(("parameters", "macs")):
+                    assert "." not in value

@@ -18,7 +18,7 @@ from secateur.errors import DataError, ModelError, RunError, SettingsError, Stor
 from secateur.report import write_study
 from secateur.scale import RayWorkers
 from secateur.store import RunFolder
-from secateur.studies import KIND, CellResult, Study, check, results_in, verdicts, write_tables
+from secateur.studies import KEPT, KIND, CellResult, Study, check, results_in, verdicts, write_tables
 from secateur.studies import compare as compare_in
 
 
@@ -127,7 +127,11 @@ def _reported(folder: Path) -> tuple[CellResult, ...]:
         heading = f"{experiment.name}: {experiment.question}" if experiment.question else experiment.name
         console.print(Text(heading, style="bold"), soft_wrap=True)
         for what in dict.fromkeys(one.what for one in found if one.experiment == experiment.name):
-            console.print(Text(f"  {what}:"), soft_wrap=True)
+            last = what == KEPT and experiment.max_drop is None
+            console.print(
+                Text(f"  {what}{' (without max_drop, the last of each cell)' if last else ''}:"),
+                soft_wrap=True,
+            )
             for one in found:
                 if one.experiment == experiment.name and one.what == what:
                     console.print(Text(f"    {one}"), soft_wrap=True)

@@ -60,8 +60,8 @@ class CellResult:
 class Watcher:
     """Told of what a study does; every method may be left as it is."""
 
-    def planned(self, cells: Sequence[Cell], done: int) -> None:
-        """Which cells there are, and how many of them are done."""
+    def planned(self, cells: Sequence[Cell], left: Sequence[Cell]) -> None:
+        """Which cells there are, and which of them are to be run."""
 
     def training(self, cell: Cell) -> None:
         """An unreduced network is about to be trained."""
@@ -121,7 +121,7 @@ def compare(
         runner = _Runner(folder.path, data, watcher)
         found = {cell.key: runner.known(cell) for cell in cells}
         left = [cell for cell in cells if not ((known := found[cell.key]) and known.done)]
-        watcher.planned(cells, len(cells) - len(left))
+        watcher.planned(cells, left)
         if workers is None:
             found |= {cell.key: runner.run(cell) for cell in left}
         else:
