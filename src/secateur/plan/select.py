@@ -351,7 +351,7 @@ def plan(
         >>> print(plan(channels, scores, remove=0.5))
         1 group, 3 units removed: 68 -> 35 parameters, 60 -> 30 MACs
           0: 6 -> 3
-          stays: 0.weight[1]: reads an axis of the input
+          stays: 0.weight[1]: reads the network's input
           stays: 2.weight[0], 2.bias[0]: reaches the network's output
     """
     if (remove is None) == (budget is None):
