@@ -11,13 +11,14 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from secateur._model import left_as_found, uncollected, unwrapped
+from secateur._options import expect
 from secateur.channels.blame import guilty
 from secateur.channels.dispatch import Pass
 from secateur.channels.groups import INPUT, Attribute, Channels, Group, MacsTerm
 from secateur.channels.inputs import kept_inputs
 from secateur.channels.leaves import leaves_closed
 from secateur.channels.mend import keep_in_step, repair
-from secateur.channels.nested import ForwardFn, tensors_in, with_tensors
+from secateur.channels.nested import ForwardFn, not_an_example, tensors_in, with_tensors
 from secateur.channels.own import followed
 from secateur.channels.sites import names_of, spot_of_error, text_of
 from secateur.channels.ties import Attention, Ties
@@ -96,7 +97,7 @@ def watch(
     Raises:
         WatchError: The forward pass failed.
         ModelError: A tensor has no shape yet.
-        SettingsError: ``attention`` is neither.
+        SettingsError: ``attention`` is neither, or ``model`` is no network.
 
     Example:
         >>> import torch
@@ -105,6 +106,7 @@ def watch(
         >>> watch(net, torch.zeros(1, 1, 8, 8)).groups
         (Group('0', width=4: 0.weight[0] write, 0.bias[0] carry, 3.weight[1] read),)
     """
+    expect("watch(model, example)", model=(model, nn.Module))
     if attention not in get_args(Attention):
         raise SettingsError(f"attention={attention!r} must be 'heads' or 'width'")
     model = unwrapped(model)
@@ -138,6 +140,9 @@ def _watched_somehow(
                 model, example, meta=False, inputs=inputs, attention=attention, forward_fn=forward_fn
             )
         except Exception as error:
+            wrong = "" if forward_fn is not None else not_an_example(example)
+            if wrong:
+                raise WatchError(f"the network's forward pass failed, because {wrong}") from error
             shapes = [tuple(tensor.shape) for tensor in tensors_in(example)]
             raise WatchError(
                 f"the network's forward pass failed on an input of shape {', '.join(map(str, shapes)) or 'none'}:"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._model import check_finite, named_tensors
+from secateur._options import expect
 from secateur.channels import watch
 from secateur.cost import CostModel
 from secateur.criteria import criterion_named
@@ -96,6 +97,7 @@ def reduce(
         SNARE (KIT, 2020), chapter 5; :meth:`secateur.methods.ReduceSettings.as_printed` is the method without our
         extensions.
     """
+    expect("reduce(model, data)", model=(model, nn.Module), data=(data, (Splits, str, Path)))
     splits = data if isinstance(data, Splits) else load_data(data)
     chosen = _settings(max_drop, settings, options, resume=resume)
     check_finite(named_tensors(model))
