@@ -81,7 +81,8 @@ def blocks(
     with all of its parameters zero (and its norms' running means 0, variances 1) gives that tensor back exactly: ``x + f(x)``
     with any ``f`` that is zero then, or ``relu(x + f(x))`` where x is rectified already (which zeros in it show). Of nested ones
     the innermost is the block; a larger one only if it does more multiply-adds of its own than those in it, so that a stage of blocks is
-    none, but a block is that holds a small one. A module without convolution or matrix product
+    none, but a block is that holds a small one. A sum that is written in the forward of a larger module (``x = x + self.f(x)``) is none
+    of ``f``: give it a module of its own. A module without convolution or matrix product
     (an embedding of positions that is added) is none. This is measured while the network runs on the example in eval mode, one module at a time, so the network must have
     values; it is left as found. Blocks are left out whose removal the network's own code does not stand (it asks them for an
     attribute, say).
