@@ -60,7 +60,10 @@ def test_iterations_go_with_what_is_retrained() -> None:
         ({"normalise": ["l3"]}, "experiment 1: key 'normalise' cannot be 'l3'"),
         ({"compare": "criteria"}, "compare='criteria' is no factor; did you mean 'criterion'"),
         ({"compare": "scope"}, "compares scope, of which it has a single value"),
-        ({"retrain": "network"}, "retrains 'network' for 0 iterations"),
+        (
+            {"retrain": "network"},
+            "retrains 'network' for 0 iterations; say how many batches, such as iterations = 100",
+        ),
         ({"iterations": 10}, "gives iterations, and retrains nothing"),
         ({"retrain": ["none", "layer"], "iterations": 10}, "add 0 to its iterations"),
         ({"until": 1.5}, "key 'until' cannot be 1.5"),

@@ -296,6 +296,7 @@ class _Reduction:
         validation_after = evaluate(after, data.validation, classes=data.classes)
         channels = self.search.watched(before)
         layers, notes = layers_of(channels, before, after)
+        stopped = [_stopped(settings.max_iterations)] if self.search.stopped else []
         narrow = filter(None, [too_narrow(len(data.validation), settings)])
         result = ReduceResult(
             model=after,
@@ -315,7 +316,13 @@ class _Reduction:
             settings=settings,
             seconds=seconds,
             folder=None if self.folder is None else self.folder.path,
-            notes=(*narrow, *notes, *_left_alone(self.search.unseen, settings), *_remarks(self.history)),
+            notes=(
+                *narrow,
+                *notes,
+                *_left_alone(self.search.unseen, settings),
+                *_remarks(self.history),
+                *stopped,
+            ),
         )
         self._save(result)
         return result
@@ -371,6 +378,13 @@ def _left_alone(hidden: Mapping[str, str], settings: ReduceSettings) -> tuple[st
     return tuple(
         f"Group {group!r} was left alone, because the criterion {settings.criterion!r} cannot score it: {reason}."
         for group, reason in hidden.items()
+    )
+
+
+def _stopped(limit: int) -> str:
+    return (
+        f"The search was stopped after {limit} candidate{'' if limit == 1 else 's'}, as many as max_iterations allows, with more"
+        " to try: a higher limit may remove more."
     )
 
 

@@ -251,7 +251,7 @@ class Study(BaseModel):
             trained = [value for value in levels["retrain"] if value != "none"]
             if bool(trained) != any(levels["iterations"]):
                 raise SettingsError(
-                    f"experiment {experiment.name!r} retrains {trained[0]!r} for 0 iterations; say iterations = 100, say"
+                    f"experiment {experiment.name!r} retrains {trained[0]!r} for 0 iterations; say how many batches, such as iterations = 100"
                     if trained
                     else f'experiment {experiment.name!r} gives iterations, and retrains nothing; say retrain = "network"'
                 )
