@@ -21,6 +21,7 @@ from secateur.errors import PlanError, SettingsError
 from secateur.plan.change import Plan, Setting
 from secateur.surgery.blocks import is_gone, record_blocks, stand_ins, take_out
 from secateur.surgery.optimizers import Axes, check_optimizers, follow
+from secateur.surgery.spectral import settle_spectra
 from secateur.surgery.tensors import Part, bias_shift, changed, new_order
 from secateur.surgery.wrappers import check_wrappers, cut_inside, forget_graphs
 
@@ -113,6 +114,8 @@ def apply(
     Every tensor that writes or carries a channel is indexed by the plan's ``take``; every tensor that reads it is multiplied
     by its ``mix``. Mode, hooks, number and memory formats, devices and ``requires_grad`` stay. Gradients are not kept.
 
+    A spectral norm is that of what is left: its estimate is brought up to date. So are, by themselves, all statistics over channels.
+
     A network inside ``torch.compile``, ``DistributedDataParallel``, ``DataParallel`` or ``AveragedModel`` is cut inside, and
     what comes back is wrapped in the same way, with the same options; graphs that were compiled are dropped. The plan is that of the network itself. On several
     processes each one must call this with the same plan.
@@ -193,6 +196,7 @@ def _cut(
     owners = {owner_of(name.rpartition(".")[0]) for name, tensor in old.items() if id(tensor) in changed_ids}
     for name, module in cast("Any", result).named_modules(remove_duplicate=False):
         if name in owners:
+            settle_spectra(module)
             fit_attributes(module)
     record_blocks(result, plan.blocks)
     _set(result, plan.settings)
