@@ -15,21 +15,6 @@ from secateur.store import load
 from secateur.studies import Study, Watcher, cells_of, check, compare, results_in, write_tables
 from secateur.studies import run as run_file
 
-STUDY = {
-    "networks": "digits-net",
-    "data": "digits",
-    "seeds": [0, 1],
-    "train": {"epochs": 3},
-    "judge_examples": 100,
-    "experiment": [
-        {"name": "criteria", "criterion": ["l1", "random"], "step": 0.3},
-        {
-            "name": "retraining", "compare": "retrain", "criterion": "l1", "retrain": ["none", "network"],
-            "iterations": [0, 3], "step": 0.3, "max_drop": 30.0,
-        },
-    ],
-}  # fmt: skip
-
 
 def plain(results) -> list:
     """All but the time."""
@@ -37,8 +22,8 @@ def plain(results) -> list:
 
 
 @pytest.fixture(scope="module")
-def study() -> Study:
-    return Study(**STUDY)
+def study(small) -> Study:
+    return small()
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +127,10 @@ def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
         ({"data": "mnist"}, MissingDataError, "data set 'mnist': "),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path, options, error, words) -> None:
+def test_what_cannot_be_is_refused_before_anything_runs(small, tmp_path: Path, options, error, words) -> None:
     """By a check and by a run alike; what is wrong is named, and no folder is left."""
     parts = {key: options.pop(key) for key in ("networks", "data") if key in options}
-    wrong = Study(**{**STUDY, **parts, "experiment": [{"name": "q", "criterion": "l1", **options}]})
+    wrong = small(**parts, experiment=[{"name": "q", "criterion": "l1", **options}])
     with pytest.raises(error, match=words):
         check(wrong, data_dir=tmp_path)
     with pytest.raises(error, match=words):
@@ -153,9 +138,9 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path, options,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_of_another_study_is_refused(study: Study, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_another_study_is_refused(small, study: Study, folder: Path, tmp_path: Path) -> None:
     """It stays as it is."""
-    other = Study(**{**STUDY, "seeds": [5]})
+    other = small(seeds=[5])
     with pytest.raises(RunError, match="another study"):
         compare(other, out=folder, resume=True)
     with pytest.raises(RunError, match="already holds a run"):
