@@ -64,12 +64,20 @@ def test_the_law_holds_whatever_the_estimate_was() -> None:
     check_cut(model, x, random_plan(secateur.watch(model, x), ratio=0.5, seed=1), forecast=False)
 
 
-@pytest.mark.parametrize("start", [torch.zeros(7), torch.ones(7)])
-def test_first_vectors_are_those_of_the_decomposition(start: torch.Tensor) -> None:
-    """Up to their common sign, from any start; zeros have none."""
-    matrix = torch.randn(7, 12, generator=torch.Generator().manual_seed(3))
+@pytest.mark.parametrize("shape", [(7, 12), (1, 5), (5, 1), (40, 90), (90, 40)])
+@pytest.mark.parametrize("filled", [0.0, 1.0])
+def test_first_vectors_are_those_of_the_decomposition(shape: tuple[int, int], filled: float) -> None:
+    """Of length one, and exact, from any start, also where the two largest singular values are near each other; zeros have none."""
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    if min(shape) > 1:
+        left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+        values[1] = values[0] * (1 - 1e-4)
+        matrix = left * values @ right
+    start = torch.full(shape[:1], filled)
+
     u, v = first_vectors(matrix, start)
-    assert float(u @ matrix.double() @ v) == pytest.approx(
-        float(torch.linalg.matrix_norm(matrix.double(), 2)), rel=1e-12
-    )
-    assert first_vectors(torch.zeros(7, 12), start) is None
+
+    wanted = float(torch.linalg.matrix_norm(matrix.double(), 2))
+    assert float(u @ matrix.double() @ v) == pytest.approx(wanted, rel=1e-10)
+    assert [float(u.norm()), float(v.norm())] == pytest.approx([1.0, 1.0])
+    assert first_vectors(torch.zeros(shape), start) is None

@@ -1,23 +1,28 @@
 """Spectral norms after a cut: they are those of what is left.
 
 A layer under spectral norm keeps an estimate of the first singular vectors of its weight, which train mode improves by a step a
-pass. What a cut leaves of the estimate is that of another matrix: a weight that is divided by what it says may have a norm of two.
-So both vectors are found anew by power iteration, from what is left of them.
+pass. What a cut leaves of the estimate is that of another matrix: a weight that is divided by what it says may have any norm.
+So both vectors are found anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import linalg as scipy_linalg  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm  # pyright: ignore[reportPrivateUsage]
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-_STEPS: Final = 1000
-"""Steps at most; where the two largest singular values differ by a tenth, some seventy are made."""
+_SMALL: Final = 32
+"""Rows or columns up to which a matrix is decomposed as a whole."""
+
+Numbers: TypeAlias = NDArray[np.float64]
 
 
 def spectra_of(module: nn.Module) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -54,26 +59,35 @@ def settle_spectra(module: nn.Module) -> None:
 
 
 def first_vectors(matrix: Tensor, start: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The left and right singular vectors of the largest singular value, by power iteration; None for zeros.
+    """The left and right singular vectors of the largest singular value, in double precision; None where there are none.
+
+    Large matrices are multiplied with vectors only (Lanczos' method, from a start that is given, so that nothing is drawn).
 
     >>> u, v = first_vectors(torch.diag(torch.tensor([3.0, 2.0])), torch.ones(2))
     >>> round(float(u @ torch.diag(torch.tensor([3.0, 2.0])).to(u) @ v), 6)
     3.0
     """
-    wide = torch.float32 if matrix.device.type == "mps" else torch.float64
-    exact, u = matrix.to(wide), start.to(wide)
-    near = 10 * torch.finfo(wide).eps
-    if not bool(u.any()):
-        u = torch.ones_like(u)
-    v, before = exact.mT @ u, 0.0
-    for _ in range(_STEPS):
-        v = v / v.square().sum().sqrt()
-        u = exact @ v
-        size = float(u.square().sum().sqrt())
-        if not size > 0:  # also where nothing is a number
-            return None
-        u = u / size
-        if abs(size - before) <= near * size:
-            break
-        v, before = exact.mT @ u, size
-    return u, v
+    values = matrix.cpu().double().numpy()
+    if not values.any() or not np.isfinite(values).all():
+        return None
+    left, right = _by_products(values, start.cpu().double().numpy()) or _whole(values)
+    return torch.tensor(left), torch.tensor(right)
+
+
+def _whole(values: Numbers) -> tuple[Numbers, Numbers]:
+    left, _, right = np.linalg.svd(values, full_matrices=False)
+    return left[:, 0], right[0]
+
+
+def _by_products(values: Numbers, start: Numbers) -> tuple[Numbers, Numbers] | None:
+    """By products with vectors; None for a small matrix, and where they do not settle."""
+    if min(values.shape) <= _SMALL:
+        return None
+    first = start if values.shape[0] <= values.shape[1] else values.T @ start
+    first = first if first.any() else np.ones_like(first)
+    solver: Any = scipy_linalg  # untyped
+    try:
+        left, _, right = solver.svds(values, k=1, v0=first)
+    except solver.ArpackError:
+        return None
+    return left[:, 0], right[0]
