@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +14,10 @@ from rich.text import Text
 from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.progress import StudyProgress, doing
-from secateur.errors import RunError, SettingsError, StoreError
+from secateur.errors import DataError, ModelError, RunError, SettingsError, StoreError
 from secateur.report import write_study
 from secateur.store import RunFolder
-from secateur.studies import KIND, CellResult, Study, results_in, verdicts, write_tables
+from secateur.studies import KEPT, KIND, CellResult, Study, check, results_in, verdicts, write_tables
 from secateur.studies import compare as compare_in
 
 
@@ -31,7 +33,9 @@ def compare(
     ] = None,
     out: o.Out = None,
     resume: o.Resume = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Only say which cells there are.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only check the study, and say which cells there are.")
+    ] = False,
     report: Annotated[
         bool, typer.Option("--report", help="Only write tables and page again, of what is done.")
     ] = False,
@@ -43,14 +47,17 @@ def compare(
     if study is None:
         raise SettingsError("name a study's TOML file first")
     if plan:
-        _planned(Study.read(study))
+        asked = Study.read(study)
+        with _of_file(study):
+            check(asked, data_dir=data_dir)
+        _planned(asked)
         return
     if report:
         _reported(study)
         return
     folder, asked = _asked(study, out, resume=resume)
     try:
-        with o.started(workers, ray_address) as carrying, StudyProgress() as progress:
+        with _of_file(study), o.started(workers, ray_address) as carrying, StudyProgress() as progress:
             compare_in(
                 asked, out=folder, resume=resume, data_dir=data_dir, watcher=progress, workers=carrying
             )
@@ -63,6 +70,15 @@ def compare(
             f"{len(failed)} cells failed, the first ({failed[0].cell.key}) with: {failed[0].reason}; the others are done;"
             f" try them again with: {_again(folder)}"
         )
+
+
+@contextmanager
+def _of_file(file: Path) -> Generator[None]:
+    """Name the file in what is wrong with the study that it asks for."""
+    try:
+        yield
+    except (SettingsError, ModelError, DataError) as error:
+        raise type(error)(f"{file}: {error}") from error
 
 
 def _asked(study: Path, out: Path | None, *, resume: bool) -> tuple[Path, Study]:
@@ -96,7 +112,11 @@ def _reported(folder: Path) -> tuple[CellResult, ...]:
         heading = f"{experiment.name}: {experiment.question}" if experiment.question else experiment.name
         console.print(Text(heading, style="bold"), soft_wrap=True)
         for what in dict.fromkeys(one.what for one in found if one.experiment == experiment.name):
-            console.print(Text(f"  {what}:"), soft_wrap=True)
+            last = what == KEPT and experiment.max_drop is None
+            console.print(
+                Text(f"  {what}{' (without max_drop, the last of each cell)' if last else ''}:"),
+                soft_wrap=True,
+            )
             for one in found:
                 if one.experiment == experiment.name and one.what == what:
                     console.print(Text(f"    {one}"), soft_wrap=True)

@@ -14,6 +14,7 @@ from secateur.cli import show
 from secateur.cli.progress import ReduceProgress, doing
 from secateur.cli.runs import about, folder_of, kept, required, stored_run
 from secateur.cli.sources import Source, data_options, open_data, open_network, trusted
+from secateur.criteria import criterion_named
 from secateur.data import Splits
 from secateur.errors import ModelError, NothingToCutError, SettingsError
 from secateur.methods import KIND, ReduceResult, ReduceSettings, steps_in, unreduced_in
@@ -115,7 +116,7 @@ def _started(asked: Mapping[str, Any]) -> None:
     named, data, out = required(asked, what="a saved network to reduce")
     if "max_drop" not in asked:
         raise SettingsError("--max-drop is missing; say how many points of accuracy may be lost, such as 0.5")
-    ReduceSettings(max_drop=asked["max_drop"])  # refused before anything is read
+    criterion_named(_settings(asked, {}).criterion)  # bad options are refused before anything is read
     if named in names():
         raise ModelError(f"{named} is not trained; `secateur train {named}` makes a file that can be reduced")
     splits = open_data(data, **data_options(asked))
@@ -165,12 +166,16 @@ def _reported(result: ReduceResult, unreduced: nn.Module, splits: Splits, noted:
 
 def settings_of(source: Source, data: str, asked: Mapping[str, Any]) -> ReduceSettings:
     """What was asked, on top of the defaults; retraining changes examples as the network's own training did."""
-    make = ReduceSettings.as_printed if "as_printed" in asked else ReduceSettings
-    base = make(max_drop=asked["max_drop"])
     inherited: Mapping[str, Any] = {}
     if "as_printed" not in asked:
         known = source.training or recipe_for(source.origin.spec, data).model_dump()
         inherited = {key: known[key] for key in _INHERITED if key in known}
+    return _settings(asked, inherited)
+
+
+def _settings(asked: Mapping[str, Any], inherited: Mapping[str, Any]) -> ReduceSettings:
+    make = ReduceSettings.as_printed if "as_printed" in asked else ReduceSettings
+    base = make(max_drop=asked["max_drop"])
     explicit = {key: asked[key] for key in _RETRAINING if key in asked}
     retrain = base.retrain.but(**{**inherited, **explicit})
     changes = {key: value for key, value in asked.items() if key in ReduceSettings.model_fields}

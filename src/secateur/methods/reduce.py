@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._model import check_finite, named_tensors
+from secateur._options import expect
 from secateur.channels import watch
 from secateur.cost import CostModel
 from secateur.criteria import criterion_named
@@ -100,6 +101,7 @@ def reduce(
         SNARE (KIT, 2020), chapter 5; :meth:`secateur.methods.ReduceSettings.as_printed` is the method without our
         extensions.
     """
+    expect("reduce(model, data)", model=(model, nn.Module), data=(data, (Splits, str, Path)))
     splits = data if isinstance(data, Splits) else load_data(data)
     chosen = _settings(max_drop, settings, options, resume=resume)
     check_finite(named_tensors(model))
@@ -318,6 +320,7 @@ class _Reduction:
         validation_after = evaluate(after, data.validation, classes=data.classes)
         channels = self.search.watched(before)
         layers, notes = layers_of(channels, before, after)
+        stopped = [_stopped(settings.max_iterations)] if self.search.stopped else []
         narrow = filter(None, [too_narrow(len(data.validation), settings)])
         result = ReduceResult(
             model=after,
@@ -337,7 +340,13 @@ class _Reduction:
             settings=settings,
             seconds=seconds,
             folder=None if self.folder is None else self.folder.path,
-            notes=(*narrow, *notes, *_left_alone(self.search.unseen, settings), *_remarks(self.history)),
+            notes=(
+                *narrow,
+                *notes,
+                *_left_alone(self.search.unseen, settings),
+                *_remarks(self.history),
+                *stopped,
+            ),
         )
         self._save(result)
         return result
@@ -393,6 +402,13 @@ def _left_alone(hidden: Mapping[str, str], settings: ReduceSettings) -> tuple[st
     return tuple(
         f"Group {group!r} was left alone, because the criterion {settings.criterion!r} cannot score it: {reason}."
         for group, reason in hidden.items()
+    )
+
+
+def _stopped(limit: int) -> str:
+    return (
+        f"The search was stopped after {limit} candidate{'' if limit == 1 else 's'}, as many as max_iterations allows, with more"
+        " to try: a higher limit may remove more."
     )
 
 

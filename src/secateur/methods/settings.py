@@ -10,7 +10,7 @@ from secateur._options import sentence
 from secateur.channels import Attention
 from secateur.errors import SettingsError
 from secateur.evaluate import Drop
-from secateur.plan import Minimum, RoundTo
+from secateur.plan import Minimum, RoundTo, check_limits
 from secateur.train import TrainSettings
 
 Compensate = Literal["none", "mean", "least-squares"]
@@ -146,6 +146,7 @@ class ReduceSettings(BaseModel):
             raise ValueError(f"last_share ({self.last_share:g}) is above first_share ({self.first_share:g})")
         if 0 < self.confidence < 0.5:
             raise ValueError(f"confidence ({self.confidence:g}) must be 0, or from 0.5 up to 1")
+        check_limits(minimum=self.minimum, round_to=self.round_to)
         return self
 
     @classmethod

@@ -140,17 +140,8 @@ class Search:
 
     def _pick(self, without: Collection[str]) -> Cut | None:
         """The cut to try next, of those open: of the layer that promises most, or the one that saves most for its shock."""
-        settings, state = self.settings, self.state
-        chosen = chosen_groups(self.channels, layers=settings.layers, kinds=settings.kinds)
-        limits = limits_of(self.channels, settings)
-        still_open = [
-            group
-            for group in chosen
-            if group.name not in state.closed
-            and group.name not in self.unseen
-            and group.name not in without
-            and next_width(group, 1.0, limits[group.name]) is not None
-        ]
+        settings = self.settings
+        still_open = [group for group in self._open() if group.name not in without]
         if not still_open:
             return None
         if settings.choose == "shock":
@@ -158,6 +149,25 @@ class Search:
         ranked = potentials(self.channels, still_open, beta=settings.beta, gamma=settings.gamma)
         most = max(ranked.values(), key=lambda entry: entry.score * self._share(entry.group.name))
         return self._looked_at(most.group)
+
+    def _open(self) -> list[Group]:
+        """The layers of which a further cut is to be tried in this round."""
+        chosen = chosen_groups(self.channels, layers=self.settings.layers, kinds=self.settings.kinds)
+        limits = limits_of(self.channels, self.settings)
+        return [
+            group
+            for group in chosen
+            if group.name not in self.state.closed
+            and group.name not in self.unseen
+            and next_width(group, 1.0, limits[group.name]) is not None
+        ]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the limit on candidates ended the search, though there was more to try."""
+        state = self.state
+        further = bool(self._open()) or state.round + 1 < self.settings.rounds
+        return state.iteration >= self.settings.max_iterations and further
 
     def _looked_at(self, group: Group) -> Cut:
         """The next cut of a layer, remembered for as long as the network stays what it is."""
