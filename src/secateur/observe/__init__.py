@@ -1,6 +1,6 @@
 """One pass over batches: activations, covariances, gradients and curvature, the model left as found."""
 
-from secateur.observe.collect import observe
+from secateur.observe.collect import observe, observe_weights
 from secateur.observe.derivatives import Loss, cross_entropy
 from secateur.observe.values import Covariance, Moments, Need, Observations, Taylor, pool
 
@@ -13,5 +13,6 @@ __all__ = [
     "Taylor",
     "cross_entropy",
     "observe",
+    "observe_weights",
     "pool",
 ]
