@@ -27,7 +27,7 @@ def sorted_masks(net: nn.Module, names: list[str], count: int) -> Masks:
 
 
 def weights(net: nn.Module) -> dict[str, int]:
-    return {name: net.get_parameter(name).numel() for name in secateur.criteria.weights_of(net).values()}
+    return {name: net.get_parameter(name).numel() for name in secateur.observe.weights_of(net).values()}
 
 
 @pytest.mark.parametrize("recompute", [0, 1, 2])

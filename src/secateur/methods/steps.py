@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from secateur.channels import Channels, Group, watch
 from secateur.cost import Cost, CostModel
-from secateur.criteria import Scores, WeightScores, score, score_weights, weight_criterion_named, weights_of
+from secateur.criteria import Scores, WeightScores, score, score_weights, weight_criterion_named
 from secateur.criteria.normalise import normalised
 from secateur.data import Split, Splits
 from secateur.errors import NothingToCutError, SettingsError
 from secateur.methods.protocol import NETWORK, Granularity, StepSettings
 from secateur.methods.seeds import seed_for
+from secateur.observe import weights_of
 from secateur.observe.calls import calls
 from secateur.plan import Plan, plan
 from secateur.surgery import Masks, apply, mask, plan_weights
