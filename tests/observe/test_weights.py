@@ -177,7 +177,7 @@ def test_what_cannot_be_seen_is_told():
     for layer, words in (
         ("idle", "is not called"),
         ("rows", "12 rows for a batch of 3"),
-        ("tied", "shared with a Embedding"),
+        ("tied", "another module \\(Embedding\\)"),
     ):
         with pytest.raises(ModelError, match=words):
             observe_weights(Odd(), [layer], batch, needs=["gradient"])

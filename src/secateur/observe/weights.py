@@ -151,7 +151,7 @@ def _layers(model: nn.Module, names: Collection[str]) -> dict[str, list[nn.Modul
         other = next((module for module in result[name] if not isinstance(module, LAYERS)), None)
         if other is not None:
             raise ModelError(
-                f"the weight of layer {name!r} is shared with a {type(other).__name__}, where what it does is not seen; leave the"
+                f"the weight of layer {name!r} is shared with another module ({type(other).__name__}), where what it does is not seen; leave the"
                 " layer out (layers=), or score it by 'magnitude'"
             )
     return result
