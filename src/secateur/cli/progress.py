@@ -135,6 +135,7 @@ class StudyProgress(_Shown, Watcher):
         self._left = TimeLeft(())
         self._title = self._cell = self._trained = ""
         self._epochs = 0
+        self._went = "units"
         self._progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         self._task = self._progress.add_task("cells", total=None)
 
@@ -164,12 +165,11 @@ class StudyProgress(_Shown, Watcher):
         """A cell begins."""
         self._training_ended()
         self._title = self._cell = self._in_words(cell)
+        self._went = f"{cell.settings.granularity}s"
 
     def point(self, point: Point) -> None:
         """A step of it was judged."""
-        self._title = (
-            f"{self._cell}: {text.share(point.share)} of the units removed, {text.percent(point.accuracy)}"
-        )
+        self._title = f"{self._cell}: {text.share(point.share)} of the {self._went} removed, {text.percent(point.accuracy)}"
 
     def ended(self, result: CellResult) -> None:
         """A cell is done, or failed."""

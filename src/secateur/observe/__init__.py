@@ -3,6 +3,7 @@
 from secateur.observe.collect import observe
 from secateur.observe.derivatives import Loss, cross_entropy
 from secateur.observe.values import Covariance, Moments, Need, Observations, Taylor, pool
+from secateur.observe.weights import WeightNeed, WeightObservations, observe_weights, weights_of
 
 __all__ = [
     "Covariance",
@@ -11,7 +12,11 @@ __all__ = [
     "Need",
     "Observations",
     "Taylor",
+    "WeightNeed",
+    "WeightObservations",
     "cross_entropy",
     "observe",
+    "observe_weights",
     "pool",
+    "weights_of",
 ]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from secateur.criteria import criterion_named
+from secateur.criteria import criterion_named, weight_criterion_named
 from secateur.data import Splits
 from secateur.data import load as load_data
 from secateur.errors import SecateurError, SettingsError
 from secateur.evaluate import evaluate
-from secateur.methods.stepwise import NETWORK, layers_of
+from secateur.methods.protocol import NETWORK, Granularity
+from secateur.methods.steps import scopes_of
 from secateur.networks import build
 from secateur.studies.study import Experiment, Study
 
@@ -48,15 +49,20 @@ def check(study: Study, *, data_dir: str | Path | None = None) -> dict[str, Spli
         with _named(f"data set {name!r}"):
             data[name] = load_data(name, data_dir=data_dir, validation=study.validation)
     for network, name in itertools.product(study.networks, study.data):
-        layers = _layers(network, name, data[name])
+        wanted: set[Granularity] = {kind for experiment in study.experiment for kind in experiment.granularity}
+        layers = _layers(network, name, data[name], wanted)
         for experiment in study.experiment:
-            _check_scopes(experiment, network, layers)
+            for granularity in experiment.granularity:
+                _check_scopes(experiment, network, layers[granularity])
     return data
 
 
 def _check_criteria(experiment: Experiment) -> None:
     levels = experiment.levels()
-    for name in levels["criterion"]:
+    for name, granularity in itertools.product(levels["criterion"], levels["granularity"]):
+        if granularity != "unit":
+            weight_criterion_named(name)
+            continue
         criterion = criterion_named(name)
         if criterion.name in ("similarity", "correlation") and set(levels["recompute"]) != {1}:
             raise SettingsError(
@@ -65,13 +71,13 @@ def _check_criteria(experiment: Experiment) -> None:
             )
 
 
-def _layers(network: str, name: str, data: Splits) -> list[str]:
-    """The layers that a scope may name, of a network that takes the data."""
+def _layers(network: str, name: str, data: Splits, wanted: Collection[Granularity]) -> dict[str, list[str]]:
+    """The layers that a scope may name at each granularity, of a network that takes the data."""
     with _named(f"network {network!r}"):
         model = build(network, seed=0)
     with _named(f"network {network!r} on data {name!r}"):
         evaluate(model, data.validation.take(1), classes=data.classes)
-        return [group.name for group in layers_of(model, data).groups]
+        return {granularity: scopes_of(model, data, granularity) for granularity in wanted}
 
 
 def _check_scopes(experiment: Experiment, network: str, layers: list[str]) -> None:

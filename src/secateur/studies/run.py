@@ -18,18 +18,20 @@ from secateur.errors import RunError, SecateurError, StoreError
 from secateur.evaluate import evaluate
 from secateur.methods import MODEL_FILE, Point, stepwise, train
 from secateur.methods.seeds import seed_for
-from secateur.methods.stepwise import StepwiseResult, fresh
+from secateur.methods.stepwise import StepwiseResult, fresh, fresh_masked
 from secateur.networks import build
 from secateur.scale import Workers
-from secateur.store import RunFolder, load, read_description, save
+from secateur.store import RunFolder, load, read_description, save, save_masks
 from secateur.studies.cells import Cell
 from secateur.studies.check import check
 from secateur.studies.study import Study
+from secateur.surgery import Masks
 from secateur.train import EpochRecord, fit
 
 KIND: Final = "study"
 CELL: Final = "cell"
 BASES, CELLS = "bases", "cells"
+MASKS_FILE: Final = "masks.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +211,7 @@ def _folder(path: Path, document: Mapping[str, Any], *, resume: bool) -> RunFold
     if not resume:
         return RunFolder.create(path, document, kind=KIND)
     folder = RunFolder.open(path, kind=KIND)
-    if folder.settings != dict(document):
+    if Study(**folder.settings["study"]).model_dump() != Study(**document["study"]).model_dump():
         folder.close()
         raise RunError(
             f"{path} holds another study; run this one into another folder, or go on with the study that is kept there"
@@ -313,13 +315,15 @@ class _Runner:
     ) -> dict[str, float]:
         """The figures of a cell, and its network in a file. Test examples are read here, once, at the end."""
         data = self.data[cell.data]
-        kept, point = result.within, result.within_point
+        kept, point, masks = result.within, result.within_point, result.within_masks
         if kept is None or point is None:
-            kept, point = result.model, result.points[-1]
+            kept, point, masks = result.model, result.points[-1], result.masks
         found: dict[str, float] = {f"base_{name}": about[name] for name in _FIGURES}
         found |= _of(kept, data, point)
         if cell.scratch:
-            found |= _from_scratch(cell, kept, data, point)
+            found |= _from_scratch(cell, kept, masks, data, point)
+        if masks is not None:
+            save_masks(masks, path / MASKS_FILE)
         save(kept, path / MODEL_FILE, evaluation={"test_accuracy": found["kept_test_accuracy"]})
         return found
 
@@ -340,18 +344,23 @@ def _of(model: nn.Module, data: Splits, point: Point, name: str = "kept") -> dic
     }
 
 
-def _from_scratch(cell: Cell, kept: nn.Module, data: Splits, point: Point) -> dict[str, float]:
+def _from_scratch(
+    cell: Cell, kept: nn.Module, masks: Masks | None, data: Splits, point: Point
+) -> dict[str, float]:
     """The same small architecture with new weights, trained on as many examples as the reduced one was in all."""
     seen = point.iterations * cell.settings.training.batch_size
     epochs = cell.training.epochs + -(-seen // len(data.train))
-    model = fresh(
-        kept, lambda: build(cell.network, seed=seed_for(cell.seed, "scratch") % 2**31), data.train.inputs[:1]
-    )
+
+    def anew() -> nn.Module:
+        return build(cell.network, seed=seed_for(cell.seed, "scratch") % 2**31)
+
+    model = fresh(kept, anew, data.train.inputs[:1]) if masks is None else fresh_masked(anew, masks)
     fit(
         model,
         data.train,
         data.validation,
         cell.training.but(epochs=epochs),
         seed=seed_for(cell.seed, "scratch"),
+        masks=masks,
     )
     return _of(model.eval(), data, point, "scratch")
