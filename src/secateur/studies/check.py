@@ -49,7 +49,9 @@ def check(study: Study, *, data_dir: str | Path | None = None) -> dict[str, Spli
         with _named(f"data set {name!r}"):
             data[name] = load_data(name, data_dir=data_dir, validation=study.validation)
     for network, name in itertools.product(study.networks, study.data):
-        wanted: set[Granularity] = {kind for experiment in study.experiment for kind in experiment.granularity}
+        wanted: set[Granularity] = {
+            kind for experiment in study.experiment for kind in experiment.granularity
+        }
         layers = _layers(network, name, data[name], wanted)
         for experiment in study.experiment:
             for granularity in experiment.granularity:
