@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -26,6 +26,7 @@ from secateur.criteria import criterion_named
 from secateur.criteria.score import BATCH_SIZE
 from secateur.data import Split, Splits
 from secateur.evaluate import Evaluation
+from secateur.methods.block_training import BlockTraining
 from secateur.methods.cuts import Cut, Cuts
 from secateur.methods.judge import Judge, Verdict
 from secateur.methods.listener import Listener, Silent
@@ -95,6 +96,9 @@ class Search:
         self._sample = _sample(data.train, settings)
         self._answers: Tensor | None = None
         self._cuts: Cuts | None = None
+        self.blocks = BlockTraining(
+            unreduced, data.train, inputs=settings.inputs, attention=settings.attention
+        )
         self.channels = self.watched(self.model)
         # of the unreduced network, so that a resumed search leaves the same layers alone
         first = self.channels if model is None else self.watched(unreduced)
@@ -202,7 +206,7 @@ class Search:
         tried = _Tried(group, cut.share, cut.group.width, cut.width_after, cut.shock, cut.plan.after, started)
         self.listener.candidate(self.state.iteration, group, tried.before, tried.after, retraining.epochs)
         if not (self.settings.accept_early and self.judge.within(found, self.state.best)):
-            epochs = self._train(candidate, retraining, ("retrain", self.state.iteration), stop=True)
+            epochs = self._train(candidate, retraining, ("retrain", self.state.iteration), cut=cut.group)
             found = self.judge.look(candidate)
         accepted = self.judge.within(found, self.state.best)
         step = self._judged(tried, found, accepted=accepted, epochs=epochs)
@@ -237,7 +241,7 @@ class Search:
         started = time.perf_counter()
         candidate = copy.deepcopy(self.model)
         self.listener.candidate(self.state.iteration, "", 0, 0, settings.epochs)
-        epochs = self._train(candidate, settings, ("finish", self.state.iteration), stop=False)
+        epochs = self._train(candidate, settings, ("finish", self.state.iteration), cut=None)
         found = self.judge.look(candidate)
         tried = _Tried("", 0.0, 0, 0, (found.loss or 0.0) - (self.current.loss or 0.0), cost, started)
         accepted = self.judge.within(found, self.state.best) and found.accuracy >= self.current.accuracy
@@ -254,27 +258,30 @@ class Search:
         settings: TrainSettings,
         purpose: tuple[str, int],
         *,
-        stop: bool,
+        cut: Group | None,
     ) -> int:
-        """Retrain a candidate in place; how many epochs it took."""
-        history: list[float] = []
-
-        def enough(record: EpochRecord) -> bool:
-            found = self.judge.verdict(record.correct)
-            self.listener.epoch(record, found.drop)
-            history.append(self.judge.limit(found, self.state.best))
-            if not stop:
-                return False
-            if self.settings.accept_early and self.judge.within(found, self.state.best):
-                return True
-            return self.settings.give_up_early and self._hopeless(history, settings.epochs)
-
-        if stop and self.settings.accept_early:
+        """Retrain a candidate in place; how many epochs it took. Where a layer was cut, training ends when that is enough."""
+        if cut is not None and self.settings.accept_early:
             # the epoch that was found to be within the bound is the one to keep
             settings = settings.but(keep="last")
+        train, chosen = self._examples(purpose)
+        epochs = 0
+        scope = self.settings.retrain_scope
+        block = None if cut is None or scope == "network" else self.blocks.of([cut])
+        if block is not None:
+            found = self.blocks.fit(
+                candidate, block, train, settings,
+                seed=seed_for(self.settings.seed, "block", *purpose),
+                chosen=chosen,
+                validation=self.judge.examples,
+                stop_when=self._stop(settings, early=True),
+                on_batch=self.listener.batch,
+            )  # fmt: skip
+            epochs = len(found.history)
+            if scope == "block" or self.judge.within(self.judge.look(candidate), self.state.best):
+                return epochs
         distil = self.settings.distil and settings.distil_weight > 0
         answers = self._teacher_answers() if distil and settings.augment == "none" else None
-        train, chosen = self._examples(purpose)
         result = fit(
             candidate,
             train,
@@ -283,10 +290,26 @@ class Search:
             seed=seed_for(self.settings.seed, *purpose),
             teacher=self.unreduced if distil and answers is None else None,
             teacher_answers=answers if answers is None or chosen is None else answers[chosen],
-            stop_when=enough,
+            stop_when=self._stop(settings, early=cut is not None),
             on_batch=self.listener.batch,
         )
-        return len(result.history)
+        return epochs + len(result.history)
+
+    def _stop(self, settings: TrainSettings, *, early: bool) -> Callable[[EpochRecord], bool]:
+        """Asked after each epoch: tells the listener, and ends what is good enough or hopeless if it may end early."""
+        history: list[float] = []
+
+        def enough(record: EpochRecord) -> bool:
+            found = self.judge.verdict(record.correct)
+            self.listener.epoch(record, found.drop)
+            history.append(self.judge.limit(found, self.state.best))
+            if not early:
+                return False
+            if self.settings.accept_early and self.judge.within(found, self.state.best):
+                return True
+            return self.settings.give_up_early and self._hopeless(history, settings.epochs)
+
+        return enough
 
     def _examples(self, purpose: tuple[str, int]) -> tuple[Split, Tensor | None]:
         """What a candidate learns from, and which of the training examples that is."""

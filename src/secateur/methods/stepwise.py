@@ -21,16 +21,16 @@ from secateur.criteria.normalise import normalised
 from secateur.data import Split, Splits
 from secateur.errors import ModelError, NothingToCutError, SettingsError
 from secateur.evaluate import Evaluation, evaluate
-from secateur.methods.layers import kept_units
+from secateur.methods.block_training import BlockTraining
 from secateur.methods.seeds import seed_for
 from secateur.plan import Plan, change_of, plan, plan_for
-from secateur.surgery import apply
+from secateur.surgery import apply, kept_units
 from secateur.train import TrainSettings, fit
 
 NETWORK = "network"
 """The scope of all layers together."""
 
-Retrain: TypeAlias = Literal["none", "network", "layer"]
+Retrain: TypeAlias = Literal["none", "network", "layer", "block"]
 
 
 class StepSettings(BaseModel):
@@ -45,7 +45,9 @@ class StepSettings(BaseModel):
         until: The share of the scope's units at which it ends.
         max_drop: It ends as soon as the accuracy on validation examples is more than so many points below the unreduced
             network's; None goes on.
-        retrain: What is trained after each step: ``none``, the whole ``network``, or only the ``layer`` that was cut.
+        retrain: What is trained after each step: ``none``, the whole ``network``, only the ``layer`` that was cut, or the smallest
+            ``block`` around all that was cut, until it gives what the unreduced network's block gives (the whole network where
+            there is none).
         iterations: Batches of that training.
         recompute: Scores are taken anew after so many steps; 0 takes them once, at the start.
         judge: The accuracy is taken after so many steps (and after the last).
@@ -223,6 +225,8 @@ class _Stepwise:
                 f"nothing can be cut: {settings.scope!r} has no layer of more than one unit"
             )
         self.scores: Scores | None = None
+        # the unreduced network itself is cut in place, step by step
+        self.blocks = BlockTraining(copied(model, {}), data.train) if settings.retrain == "block" else None
         self.removed = self.iterations = 0
 
     def points(self) -> Iterator[Point]:
@@ -310,23 +314,26 @@ class _Stepwise:
             self.scores = Scores(self.scores.criterion, values)
         self.channels = layers_of(self.model, self.data)
         if self.settings.iterations:
-            self._train(_tensors_of(made.groups), number)
+            self._train(made.groups, number)
 
-    def _train(self, cut: set[str], number: int) -> None:
-        """Train for some batches: everything, or only what writes and carries the layers that were cut."""
+    def _train(self, cut: Iterable[Group], number: int) -> None:
+        """Train for some batches: everything, only what writes and carries the layers that were cut, or the block around them."""
         settings = self.settings
-        part = None if settings.retrain == "network" else cut
-        with _only(self.model, part):
-            fit(
-                self.model,
-                _drawn(self.data.train, settings.iterations * settings.training.batch_size,
-                       seed=seed_for(settings.seed, "draw", number)),
-                None,
-                settings.training.but(
-                    epochs=1, schedule="constant", warmup_epochs=0.0, keep="last", early_stopping=None, ema=None
-                ),
-                seed=seed_for(settings.seed, "retrain", number),
-            )  # fmt: skip
+        train = _drawn(
+            self.data.train,
+            settings.iterations * settings.training.batch_size,
+            seed=seed_for(settings.seed, "draw", number),
+        )
+        training = settings.training.but(
+            epochs=1, schedule="constant", warmup_epochs=0.0, keep="last", early_stopping=None, ema=None
+        )
+        seed = seed_for(settings.seed, "retrain", number)
+        block = None if self.blocks is None else self.blocks.of(cut)
+        if self.blocks is not None and block is not None:
+            self.blocks.fit(self.model, block, train, training, seed=seed)
+        else:
+            with _only(self.model, _tensors_of(cut) if settings.retrain == "layer" else None):
+                fit(self.model, train, None, training, seed=seed)
         self.model.eval()
         self.iterations += settings.iterations
 
