@@ -123,6 +123,30 @@ def test_what_others_read_inside_is_not_hidden_in_a_block() -> None:
         block(Inner(), "layer2")
 
 
+def test_a_module_that_needs_more_than_its_tensor_is_no_block_by_itself() -> None:
+    """An argument that says what it says by default may be left out; another one may not."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+            return x + scale * self.down(torch.relu(self.up(x)))
+
+    class Net(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.body, self.head, self.scale = Scaled(), nn.Linear(4, 2), scale
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(x, scale=self.scale))
+
+    assert block(Net(1.0), "body.up").modules == ("body",)
+    with pytest.raises(NoBlockError):
+        block(Net(2.0), "body.up")
+
+
 def test_a_layer_that_is_called_twice_is_in_one_block_as_a_whole() -> None:
     """A run cannot begin or end with it."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from secateur._model import left_as_found, uncollected, unwrapped
 from secateur.channels.groups import Indices
 from secateur.channels.leaves import leaves_closed
+from secateur.channels.nested import tensors_in
 from secateur.channels.ties import Attention, Ties
 from secateur.channels.units import Units
 from secateur.channels.watch import in_format_of, kept_features, tried, watched_somehow
@@ -39,7 +40,8 @@ class Visit:
     Attributes:
         module: Name of the module; the network itself has the empty name.
         caller: The place, among all visits, of the call that it was made in; -1 for the network's own.
-        taken: Its argument; None where it has several, or one that is no tensor or whose channels are not known.
+        taken: Its first argument, where that is the only tensor that it was called with; None where it is not, or its channels
+            are not known.
         given: What it gave; None where that is no tensor or its channels are not known.
     """
 
@@ -142,10 +144,11 @@ class _Book:
                 return
             if not name:  # a pass on tensors without data may have failed, and this is another one
                 self.notes, self._open, self._numbers = [], [], {}
-            alone = len(args) == 1 and not kwargs
+            first: object = next(iter(args), None)
+            alone = sum(1 for _ in tensors_in((args, kwargs))) == 1
             caller = self._open[-1] if self._open else -1
             self._open.append(len(self.notes))
-            self.notes.append(_Note(name, caller, self._seen(args[0]) if alone else None))
+            self.notes.append(_Note(name, caller, self._seen(first) if alone else None))
 
         return before
 
