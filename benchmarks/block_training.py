@@ -15,7 +15,8 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ BOUND = ("network", "network, twice the epochs", "block", "block-then-network")
 
 @dataclass(frozen=True)
 class Task:
-    """A network on its data: how it is trained, what goes under the fixed protocol, and the bound."""
+    """A network on its data: how it is trained, what goes from which layers, and the bound."""
 
     network: str
     data: str
@@ -49,6 +50,8 @@ class Task:
     share: float
     bound: ReduceSettings
     validation: float | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    layers: str = "*"
 
 
 def base(epochs: int, **options: Any) -> TrainSettings:
@@ -86,6 +89,12 @@ TASKS = {
         ),
         validation=7,
     ),
+    "resnet20": Task(
+        "resnet20", "digits", base(12, batch_size=64), 0.64,
+        ReduceSettings(max_drop=2.0, retrain=RETRAIN.but(epochs=3, batch_size=64), layers=("*.body.conv1",), rounds=1),
+        arguments={"channels": 1},
+        layers="*.body.conv1",
+    ),
 }  # fmt: skip
 
 
@@ -112,7 +121,8 @@ def fixed(unreduced: nn.Module, splits: Splits, task: Task, arm: str, seed: int)
     seen: Visits | None = None
     answers: torch.Tensor | None = None
     model, seconds = unreduced, 0.0
-    for number, group in enumerate(channels.groups):
+    groups = [group for group in channels.groups if fnmatchcase(group.name, task.layers)]
+    for number, group in enumerate(groups):
         model = cut(model, splits, group.name, task.share, seed)
         began = time.process_time()
         if arm == "network":
@@ -129,9 +139,9 @@ def fixed(unreduced: nn.Module, splits: Splits, task: Task, arm: str, seed: int)
     before, after = CostModel(channels).total(), CostModel(secateur.watch(model, example)).total()
     return {
         "share": task.share,
-        "candidates": len(channels.groups),
-        "accepted": len(channels.groups),
-        "epochs": 0 if arm == "none" else len(channels.groups) * settings.epochs,
+        "candidates": len(groups),
+        "accepted": len(groups),
+        "epochs": 0 if arm == "none" else len(groups) * settings.epochs,
         "cpu_seconds": round(seconds, 2),
         "params_before": before.parameters,
         "params_after": after.parameters,
@@ -201,7 +211,7 @@ def main() -> None:
             if not wanted:
                 continue
             splits = data.load(task.data, seed=seed, validation=task.validation)
-            unreduced = networks.build(task.network, seed=seed)
+            unreduced = networks.build(task.network, seed=seed, **task.arguments)
             fit(unreduced, splits.train, None, task.base, seed=seed)
             unreduced.eval()
             for protocol, arm in wanted:
