@@ -291,11 +291,59 @@ def left_alone(row: Row) -> str:
     return cell(said)
 
 
+NETWORK = "network"
+
+
+def retraining(rows: Sequence[Row]) -> Table:
+    """One line for each arm of a comparison of what is retrained; times also beside the network's, seed by seed."""
+    heads = [
+        "network",
+        "data",
+        "retrained",
+        "seeds",
+        "processor time, s: median",
+        "share of the network's: median",
+        "candidates",
+        "accepted",
+        "seconds a candidate",
+        "parameters ÷",
+        "MACs ÷",
+        "validation error, %",
+        "test error before, %",
+        "after, %",
+    ]
+    whole = {(row["network"], row["seed"]): row for row in rows if row["arm"] == NETWORK}
+    lines: list[Sequence[str]] = []
+    for names, runs in grouped(rows, "network", "data", "arm").items():
+        beside = [
+            run["cpu_seconds"] / whole[run["network"], run["seed"]]["cpu_seconds"]
+            for run in runs
+            if (run["network"], run["seed"]) in whole
+        ]
+        lines.append(
+            [
+                *names,
+                seeds(runs),
+                number(statistics.median(run["cpu_seconds"] for run in runs)),
+                of_all(statistics.median, beside, fixed(2)),
+                number(statistics.median(run["candidates"] for run in runs)),
+                number(statistics.median(run["accepted"] for run in runs)),
+                fixed(2)(statistics.median(run["cpu_seconds"] / run["candidates"] for run in runs)),
+                ratio(runs, "params"),
+                ratio(runs, "macs"),
+                spread([run["validation_error_after"] for run in runs], fixed(2)),
+                spread([run["error_before"] for run in runs], fixed(2)),
+                spread([run["error_after"] for run in runs], fixed(2)),
+            ]
+        )
+    return heads, lines
+
+
 UNITS = {"mb": ", MB", "s": ", s", "ms": ", ms"}
 UNIT = re.compile(r"_(mb|s|ms)$")
 KINDS = {"family": families, "error_after": reductions, "status": models, "turns": models, "arm": timings}
 """What a file's rows are about, by a key that all of them carry; the first that fits is taken."""
-FORMS = {"families": families, "exceptions": exceptions, "models": side_by_side}
+FORMS = {"families": families, "exceptions": exceptions, "models": side_by_side, "retraining": retraining}
 """Tables that a page asks for by name."""
 GATHERED = {reductions, timings}
 """The tables whose lines gather several runs."""

@@ -7,7 +7,8 @@
     ├── ModelError (ValueError)         the network cannot be used as asked
     │   ├── UnknownNetworkError         no network of that name
     │   ├── WatchError                  the forward pass failed while it was watched
-    │   └── NothingToCutError           no channel may be removed, or none would be
+    │   ├── NothingToCutError           no channel may be removed, or none would be
+    │   └── NoBlockError                only the whole network holds all that a cut changes
     ├── DataError (ValueError)          the data cannot be used: shape, labels, not finite
     │   └── MissingDataError            the data set is not where it was looked for
     ├── PlanError (ValueError)          a plan cannot be made, or was made for another model
@@ -43,6 +44,10 @@ class WatchError(ModelError):
 
 class NothingToCutError(ModelError):
     """No channel may be removed, or of what was asked for none would be."""
+
+
+class NoBlockError(ModelError):
+    """No piece smaller than the whole network holds all that a cut changes."""
 
 
 class DataError(SecateurError, ValueError):

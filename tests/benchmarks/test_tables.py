@@ -221,3 +221,23 @@ def test_a_page_asks_for_a_table(tables):
     text = tables.markdown(document, {"table": "exceptions", "model": "b"})
 
     assert text.startswith("\n| model | status | reason |\n| --- | --- | --- |\n| b | raises |")
+
+
+def test_times_of_retraining_stand_beside_those_of_the_network(tables):
+    """Seed by seed, and their median; an arm that a seed has no network for is shown without."""
+    common = {"network": "a", "data": "d", "params_before": 40, "params_after": 10, "macs_before": 8, "macs_after": 4,
+              "validation_error_after": 1.0, "error_before": 1.0, "error_after": 2.0, "candidates": 4, "accepted": 2}  # fmt: skip
+    rows = [
+        {**common, "arm": arm, "seed": seed, "cpu_seconds": seconds}
+        for arm, seed, seconds in (
+            ("block", 0, 1.0), ("block", 1, 6.0), ("block", 2, 3.0), ("network", 0, 2.0), ("network", 1, 3.0),
+        )
+    ]  # fmt: skip
+
+    heads, lines = tables.retraining(rows)
+
+    shown = [dict(zip(heads, line, strict=True)) for line in lines]
+    assert [line["retrained"] for line in shown] == ["block", "network"]
+    assert [line["share of the network's: median"] for line in shown] == ["1.25", "1.00"]
+    assert (shown[0]["processor time, s: median"], shown[0]["seconds a candidate"]) == ("3", "0.75")
+    assert (shown[0]["parameters ÷"], shown[0]["MACs ÷"]) == ("4.0 ± 0.0", "2.0 ± 0.0")

@@ -77,7 +77,7 @@ def test_options_arrive(secateur, base, tmp_path):
         "--gamma", 0, "--criterion", "l1", "--kinds", "Conv2d", "--kinds", "Linear", "--confidence", 0.9,
         "--max-iterations", 1, "--no-distil", "--compensate", "mean", "--rounds", 3, "--finish-epochs", 1,
         "--retrain-examples", 300, "--patience", 2, "--distil-weight", 0.25, "--first-share", 0.5, "--last-share", 0.1,
-        "--guard", "on",
+        "--guard", "on", "--retrain-scope", "block",
         "--epochs", 2, "--lr", 0.01, "--augment", "shift", "--shift", 1, "--seed", 4, "--validation", 0.3, "--data-seed", 2,
     )  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_options_arrive(secateur, base, tmp_path):
     assert asked["kinds"] == ["Conv2d", "Linear"]
     assert (asked["distil"], asked["compensate"], asked["rounds"]) == (False, "mean", 3)
     assert (asked["retrain_examples"], asked["patience"], asked["guard"]) == (300, 2, "on")
-    assert (asked["first_share"], asked["last_share"]) == (0.5, 0.1)
+    assert (asked["first_share"], asked["last_share"], asked["retrain_scope"]) == (0.5, 0.1, "block")
     assert (asked["retrain"]["distil_weight"], asked["finish"]["distil_weight"]) == (0.25, 0.25)
     assert (asked["finish"]["epochs"], asked["retrain"]["epochs"], asked["retrain"]["lr"]) == (1, 2, 0.01)
     assert (asked["retrain"]["batch_size"], asked["retrain"]["augment"]) == (64, "shift")

@@ -113,15 +113,15 @@ def watch(
     lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
     if lazy is not None:
         raise ModelError(f"{lazy!r} has no shape yet; run the network once on data, then watch it")
-    example = _in_format_of(model, example)
+    example = in_format_of(model, example)
     if inputs:
-        example = _kept_features(model, example)
+        example = kept_features(model, example)
     with leaves_closed(), uncollected():
-        watched = _watched_somehow(model, example, inputs=inputs, attention=attention, forward_fn=forward_fn)
+        watched = watched_somehow(model, example, inputs=inputs, attention=attention, forward_fn=forward_fn)
         return _channels(model, watched, example)
 
 
-def _watched_somehow(
+def watched_somehow(
     model: nn.Module,
     example: Any,
     *,
@@ -169,12 +169,12 @@ def _reads_values(error: Exception) -> bool:
 def untried(model: nn.Module, example: Any) -> tuple[Group, ...]:
     """The groups as the rules of operators alone have them, before cuts are tried."""
     with leaves_closed():
-        watched = _watched_somehow(model, _in_format_of(model, example))
+        watched = watched_somehow(model, in_format_of(model, example))
         watched.close()
         return Units(watched.ties, _kind_of(model)).groups
 
 
-def _in_format_of(model: nn.Module, example: Any) -> Any:
+def in_format_of(model: nn.Module, example: Any) -> Any:
     """The example in the network's number format, where it has a single one: only shapes matter."""
     formats = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     if len(formats) != 1:
@@ -183,7 +183,7 @@ def _in_format_of(model: nn.Module, example: Any) -> Any:
     return with_tensors(example, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
-def _kept_features(model: nn.Module, example: Any) -> Any:
+def kept_features(model: nn.Module, example: Any) -> Any:
     """An example of the features that a network still reads, so that these can be cut further."""
     kept = kept_inputs(model)
     if kept is None or not isinstance(example, torch.Tensor):
@@ -223,15 +223,20 @@ def _leave_unread(trial: Trial) -> None:
         trial.fix(unread, "is read by no layer, only by a statistic")
 
 
-def _channels(model: nn.Module, watched: Pass, example: Any) -> Channels:
-    unused = watched.close()
-    ties = watched.ties
-    trial = Trial(model, example, watched, _kind_of(model), repairs=followed(model, ties))
+def tried(model: nn.Module, watched: Pass, example: Any) -> Trial:
+    """A watched network whose cuts were tried, so that its units are what can go. The pass must be closed."""
+    trial = Trial(model, example, watched, _kind_of(model), repairs=followed(model, watched.ties))
     _leave_unread(trial)
     with left_as_found(model, values=not watched.meta):
         model.eval()
         _try_cuts(trial)
-    units = trial.units
+    return trial
+
+
+def _channels(model: nn.Module, watched: Pass, example: Any) -> Channels:
+    unused = watched.close()
+    trial = tried(model, watched, example)
+    ties, units = watched.ties, trial.units
     tensors = {base.tensor for base in ties.bases} - {INPUT}
     own = {name: tensor for name, tensor in _state(model).items() if name in tensors or tensor.dim() == 0}
     batch = _batch_size(example)

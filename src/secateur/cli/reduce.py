@@ -81,6 +81,12 @@ def reduce(
         float | None, typer.Option(help="How much of the learning is from the unreduced network (0.5).")
     ] = None,
     compensate: Annotated[str | None, typer.Option(help="none, mean or least-squares.")] = None,
+    retrain_scope: Annotated[
+        str | None,
+        typer.Option(
+            help="What of a candidate is retrained: network, block (around the cut), block-then-network."
+        ),
+    ] = None,
     retrain_examples: Annotated[
         int | None, typer.Option(help="Retrain each candidate on so many examples.")
     ] = None,

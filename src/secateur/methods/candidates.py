@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from secateur.channels import Group
 from secateur.data import Split, Splits
+from secateur.methods.block_training import BlockTraining
 from secateur.methods.judge import Judge, Verdict
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.seeds import seed_for
@@ -67,6 +70,9 @@ class Trials:
         """
         self.unreduced, self.data, self.settings = unreduced, data, settings
         self.judge = Judge(unreduced, data, settings)
+        self.blocks = BlockTraining(
+            unreduced, data.train, inputs=settings.inputs, attention=settings.attention
+        )
         self._answers: Tensor | None = None
 
     def prepare(self) -> None:
@@ -83,7 +89,12 @@ class Trials:
         found = self.judge.look(cut)
         if not (self.settings.accept_early and self.judge.within(found, candidate.best)):
             epochs = self.retrain(
-                cut, retraining, ("retrain", candidate.iteration), best=candidate.best, listener=listener
+                cut,
+                retraining,
+                ("retrain", candidate.iteration),
+                groups=candidate.plan.groups,
+                best=candidate.best,
+                listener=listener,
             )
             found = self.judge.look(cut)
         kept = cut if self.judge.within(found, candidate.best) else None
@@ -97,27 +108,30 @@ class Trials:
         *,
         best: float,
         listener: Listener,
-        to_the_end: bool = False,
+        groups: Sequence[Group] = (),
     ) -> int:
-        """Train a network in place; how many epochs it took. Unless it goes to the end, it stops when the outcome is clear."""
-        history: list[float] = []
-
-        def enough(record: EpochRecord) -> bool:
-            found = self.judge.verdict(record.correct)
-            listener.epoch(record, found.drop)
-            history.append(self.judge.limit(found, best))
-            if to_the_end:
-                return False
-            if self.settings.accept_early and self.judge.within(found, best):
-                return True
-            return self.settings.give_up_early and self._hopeless(history, settings.epochs)
-
-        if self.settings.accept_early and not to_the_end:
+        """Train a network in place; how many epochs it took. Where groups were cut, training ends when that is enough."""
+        early = bool(groups)
+        if early and self.settings.accept_early:
             # the epoch that was found to be within the bound is the one to keep
             settings = settings.but(keep="last")
+        train, chosen = self._examples(purpose)
+        scope, epochs = self.settings.retrain_scope, 0
+        block = self.blocks.of(groups) if early and scope != "network" else None
+        if block is not None:
+            found = self.blocks.fit(
+                model, block, train, settings,
+                seed=seed_for(self.settings.seed, "block", *purpose),
+                chosen=chosen,
+                validation=self.judge.examples,
+                stop_when=self._stop(settings, best=best, listener=listener, early=True),
+                on_batch=listener.batch,
+            )  # fmt: skip
+            epochs = len(found.history)
+            if scope == "block" or self.judge.within(self.judge.look(model), best):
+                return epochs
         distil = self.settings.distil and settings.distil_weight > 0
         answers = self._teacher_answers() if self._from_answers(settings) else None
-        train, chosen = self._examples(purpose)
         result = fit(
             model,
             train,
@@ -126,10 +140,28 @@ class Trials:
             seed=seed_for(self.settings.seed, *purpose),
             teacher=self.unreduced if distil and answers is None else None,
             teacher_answers=answers if answers is None or chosen is None else answers[chosen],
-            stop_when=enough,
+            stop_when=self._stop(settings, best=best, listener=listener, early=early),
             on_batch=listener.batch,
         )
-        return len(result.history)
+        return epochs + len(result.history)
+
+    def _stop(
+        self, settings: TrainSettings, *, best: float, listener: Listener, early: bool
+    ) -> Callable[[EpochRecord], bool]:
+        """Asked after each epoch: tells the listener, and ends what is good enough or hopeless if it may end early."""
+        history: list[float] = []
+
+        def enough(record: EpochRecord) -> bool:
+            found = self.judge.verdict(record.correct)
+            listener.epoch(record, found.drop)
+            history.append(self.judge.limit(found, best))
+            if not early:
+                return False
+            if self.settings.accept_early and self.judge.within(found, best):
+                return True
+            return self.settings.give_up_early and self._hopeless(history, settings.epochs)
+
+        return enough
 
     def _from_answers(self, settings: TrainSettings) -> bool:
         """Whether the teacher's answers can be computed beforehand: examples do not change."""

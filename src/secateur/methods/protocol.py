@@ -14,7 +14,7 @@ from secateur.train import TrainSettings
 NETWORK = "network"
 """The scope of all layers together."""
 
-Retrain: TypeAlias = Literal["none", "network", "layer"]
+Retrain: TypeAlias = Literal["none", "network", "layer", "block"]
 Search: TypeAlias = Literal["steps", "bisection"]
 Granularity: TypeAlias = Literal["unit", "kernel", "weight"]
 """What goes at a time: whole units, cut for real; or kernels or single weights, which are zero from then on."""
@@ -38,7 +38,9 @@ class StepSettings(BaseModel):
         until: The share of the scope's units at which it ends.
         max_drop: It ends as soon as the accuracy on validation examples is more than so many points below the unreduced
             network's; None goes on.
-        retrain: What is trained after each step: ``none``, the whole ``network``, or only the ``layer`` that was cut.
+        retrain: What is trained after each step: ``none``, the whole ``network``, only the ``layer`` that was cut, or (where units
+            go) the smallest ``block`` around all that was cut, until it gives what the unreduced network's block gives (the whole
+            network where there is none).
         iterations: Batches of that training.
         recompute: Scores are taken anew after so many steps; 0 takes them once, at the start.
         judge: The accuracy is taken after so many steps (and after the last).
@@ -95,6 +97,11 @@ class StepSettings(BaseModel):
                 )
             if isinstance(self.step, float) and self.step >= 1 and self.step != int(self.step):
                 raise SettingsError(f"step={self.step:g} must be a share below 1, or a whole number of units")
+            if self.retrain == "block" and self.granularity != "unit":
+                raise SettingsError(
+                    f"retrain='block' trains what is around units that were cut, and granularity={self.granularity!r} cuts none; take 'layer'"
+                    " or 'network'"
+                )
             self._check_criterion()
             self._check_search()
 

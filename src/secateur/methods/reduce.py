@@ -344,12 +344,26 @@ class _Reduction:
                 *narrow,
                 *notes,
                 *_left_alone(self.search.unseen, settings),
+                *self._trained_whole(),
                 *_remarks(self.history),
                 *stopped,
             ),
         )
         self._save(result)
         return result
+
+    def _trained_whole(self) -> tuple[str, ...]:
+        """What is to be said of layers that have no block of their own."""
+        if self.settings.retrain_scope == "network":
+            return ()
+        known = {group.name: group for group in self.search.watched(self.unreduced).groups}
+        tried = dict.fromkeys(step.group for step in self.history if step.epochs and step.group in known)
+        for group in tried:
+            self.search.trials.blocks.of([known[group]])
+        return tuple(
+            f"Candidates were retrained whole: {reason}."
+            for reason in self.search.trials.blocks.whole.values()
+        )
 
     def _save(self, result: ReduceResult) -> None:
         if self.folder is None:

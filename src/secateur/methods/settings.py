@@ -15,6 +15,7 @@ from secateur.train import TrainSettings
 
 Compensate = Literal["none", "mean", "least-squares"]
 Reference = Literal["initial", "best"]
+RetrainScope = Literal["network", "block", "block-then-network"]
 
 
 def _retrain() -> TrainSettings:
@@ -61,6 +62,10 @@ class ReduceSettings(BaseModel):
         candidates: How many are tried at once, each the cut of another layer; of those within the bound the one that saves most
             is kept. Several processes can share them (``workers``).
         retrain: How a candidate is retrained.
+        retrain_scope: What of a candidate is retrained: the whole ``network``; only the ``block`` around the cut, until it gives
+            what the unreduced network's block gives (see `secateur.train.fit_block`); or first the block, and then the network
+            where that is not enough. Where no block is smaller than the network, it is the network. A finishing training always
+            trains all.
         guard: Whether the drop on training examples must be within the bound, too. ``auto`` does so where validation
             examples come in groups (few persons), whose accuracy hundreds of decisions would fit.
         retrain_examples: Retrain each candidate on so many training examples, drawn anew for each; None for all of them. A
@@ -112,6 +117,7 @@ class ReduceSettings(BaseModel):
     max_iterations: int = Field(default=200, ge=1)
     candidates: int = Field(default=1, ge=1)
     retrain: TrainSettings = Field(default_factory=_retrain)
+    retrain_scope: RetrainScope = "network"
     guard: Literal["auto", "on", "off"] = "auto"
     retrain_examples: int | None = Field(default=None, ge=1)
     accept_early: bool = True

@@ -295,7 +295,6 @@ class Search:
             ("finish", number),
             best=self.state.best,
             listener=self.listener,
-            to_the_end=True,
         )
         found = self.judge.look(candidate)
         shock = (found.loss or 0.0) - (self.current.loss or 0.0)

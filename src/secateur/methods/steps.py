@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
@@ -36,6 +36,19 @@ def scopes_of(model: nn.Module, data: Splits, granularity: Granularity) -> list[
     return list(weights_of(model))
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What a step took something from.
+
+    Attributes:
+        parameters: Those of the layers.
+        groups: The groups of channels, where units went; as they were before.
+    """
+
+    parameters: frozenset[str]
+    groups: tuple[Group, ...] = ()
+
+
 class Steps(Protocol):
     """What a protocol removes from a network, which is changed in place.
 
@@ -52,11 +65,11 @@ class Steps(Protocol):
         """Which weights stay; None where all that goes is cut for real."""
         ...
 
-    def cut(self, count: int, *, anew: bool) -> set[str] | None:
+    def cut(self, count: int, *, anew: bool) -> Lost | None:
         """Remove so many units of the lowest scores, which are computed anew or are those of before.
 
         Returns:
-            The parameters of the layers that lost some; None where nothing more can go.
+            What lost some; None where nothing more can go.
         """
         ...
 
@@ -107,7 +120,7 @@ class _Units:
         self.scores: Scores | None = None
         self.removed = 0
 
-    def cut(self, count: int, *, anew: bool) -> set[str] | None:
+    def cut(self, count: int, *, anew: bool) -> Lost | None:
         """Cut, and keep the scores of what is left."""
         made = self._next(count, anew=anew)
         if made is None:
@@ -120,7 +133,7 @@ class _Units:
                 values[group.name] = values[group.name][torch.as_tensor(change.take)]
             self.scores = Scores(self.scores.criterion, values)
         self.channels = layers_of(self.model, self.data)
-        return _tensors_of(made.groups)
+        return Lost(_tensors_of(made.groups), made.groups)
 
     def score(self, like: _Units | None = None) -> None:
         """Compute the scores, or take another's."""
@@ -194,7 +207,7 @@ class _Weights:
         self.scores: WeightScores | None = None
         self.removed = 0
 
-    def cut(self, count: int, *, anew: bool) -> set[str] | None:
+    def cut(self, count: int, *, anew: bool) -> Lost | None:
         """Mask the lowest of what is left."""
         count = min(count, self.total - self.removed)
         if not count:
@@ -207,11 +220,13 @@ class _Weights:
         before, self.masks = self.masks, masks
         self.removed += count
         cut = {layer for layer, name in self.weights.items() if _gone(masks, name) > _gone(before, name)}
-        return {
-            f"{layer}.{name}".lstrip(".")
-            for layer in cut
-            for name, _ in self.model.get_submodule(layer).named_parameters(recurse=False)
-        }
+        return Lost(
+            frozenset(
+                f"{layer}.{name}".lstrip(".")
+                for layer in cut
+                for name, _ in self.model.get_submodule(layer).named_parameters(recurse=False)
+            )
+        )
 
     def score(self, like: _Weights | None = None) -> None:
         """Compute the scores, or take another's."""
@@ -245,10 +260,10 @@ class _Weights:
         return replace(found, values=dearer)
 
 
-def _tensors_of(groups: Iterable[Group]) -> set[str]:
+def _tensors_of(groups: Iterable[Group]) -> frozenset[str]:
     """What writes and carries some layers; a weight that is carried along its columns reads them."""
     members = (member for group in groups for member in group.members)
-    return {m.tensor for m in members if m.role == "write" or (m.role == "carry" and m.axis == 0)}
+    return frozenset(m.tensor for m in members if m.role == "write" or (m.role == "carry" and m.axis == 0))
 
 
 def _gone(masks: Masks, name: str) -> int:

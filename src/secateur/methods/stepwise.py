@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ from secateur.data import Split, Splits
 from secateur.errors import ModelError
 from secateur.evaluate import Evaluation, evaluate
 from secateur.methods.bisection import bisecting
-from secateur.methods.layers import kept_units
+from secateur.methods.block_training import BlockTraining
 from secateur.methods.protocol import StepSettings
 from secateur.methods.seeds import seed_for
-from secateur.methods.steps import steps_of
+from secateur.methods.steps import Lost, steps_of
 from secateur.plan import change_of, plan_for
-from secateur.surgery import Masks, apply, mask
+from secateur.surgery import Masks, apply, kept_units, mask
 from secateur.train import fit
 
 
@@ -137,6 +137,8 @@ class _Stepwise:
         self.judged = data.validation
         if settings.judge_examples is not None and settings.judge_examples < len(data.validation):
             self.judged = data.validation.take(settings.judge_examples, seed=0)
+        # the unreduced network itself is cut in place, step by step
+        self.blocks = BlockTraining(copied(model, {}), data.train) if settings.retrain == "block" else None
         self.iterations = 0
 
     def points(self) -> Iterator[Point]:
@@ -186,22 +188,24 @@ class _Stepwise:
             self.iterations,
         )
 
-    def _train(self, cut: set[str], number: int) -> None:
-        """Train for some batches: everything, or only what writes and carries the layers that were cut."""
+    def _train(self, lost: Lost, number: int) -> None:
+        """Train for some batches: everything, only what writes and carries the layers that were cut, or the block around them."""
         settings = self.settings
-        part = None if settings.retrain == "network" else cut
-        with _only(self.model, part):
-            fit(
-                self.model,
-                _drawn(self.data.train, settings.iterations * settings.training.batch_size,
-                       seed=seed_for(settings.seed, "draw", number)),
-                None,
-                settings.training.but(
-                    epochs=1, schedule="constant", warmup_epochs=0.0, keep="last", early_stopping=None, ema=None
-                ),
-                seed=seed_for(settings.seed, "retrain", number),
-                masks=self.steps.masks,
-            )  # fmt: skip
+        train = _drawn(
+            self.data.train,
+            settings.iterations * settings.training.batch_size,
+            seed=seed_for(settings.seed, "draw", number),
+        )
+        training = settings.training.but(
+            epochs=1, schedule="constant", warmup_epochs=0.0, keep="last", early_stopping=None, ema=None
+        )
+        seed = seed_for(settings.seed, "retrain", number)
+        block = None if self.blocks is None else self.blocks.of(lost.groups)
+        if self.blocks is not None and block is not None:
+            self.blocks.fit(self.model, block, train, training, seed=seed)
+        else:
+            with _only(self.model, lost.parameters if settings.retrain == "layer" else None):
+                fit(self.model, train, None, training, seed=seed, masks=self.steps.masks)
         self.model.eval()
         self.iterations += settings.iterations
 
@@ -241,7 +245,7 @@ def _drawn(split: Split, count: int, *, seed: int) -> Split:
 
 
 @contextmanager
-def _only(model: nn.Module, names: set[str] | None) -> Generator[None]:
+def _only(model: nn.Module, names: Collection[str] | None) -> Generator[None]:
     """Let only some parameters be trained (all where None)."""
     frozen = [
         parameter

@@ -63,7 +63,7 @@ class Experiment(BaseModel):
         normalise: ``none``, ``l1`` or ``l2``.
         cost_weight: See `StepSettings`, as for all that follows.
         scope: ``network``, or names of layers.
-        retrain: ``none``, ``network`` or ``layer``.
+        retrain: ``none``, ``network``, ``layer`` or ``block``.
         iterations: Batches after each step; 0 goes with ``none`` alone, and cells of other combinations are left out.
         recompute: Steps after which scores are taken anew; 0 for once.
         step: Units, or a share of them, that go at a time.

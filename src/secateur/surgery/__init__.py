@@ -2,7 +2,18 @@
 
 from secateur.channels.attributes import fit_attributes
 from secateur.surgery.apply import CHANGES, apply
+from secateur.surgery.kept import kept_units
 from secateur.surgery.masks import Masks, holding, mask, masks_of
 from secateur.surgery.plan_weights import plan_weights
 
-__all__ = ["CHANGES", "Masks", "apply", "fit_attributes", "holding", "mask", "masks_of", "plan_weights"]
+__all__ = [
+    "CHANGES",
+    "Masks",
+    "apply",
+    "fit_attributes",
+    "holding",
+    "kept_units",
+    "mask",
+    "masks_of",
+    "plan_weights",
+]

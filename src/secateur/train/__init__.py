@@ -1,4 +1,4 @@
-"""Training: one loop, its settings, distillation and augmentation."""
+"""Training: one loop, its settings, distillation, augmentation, and blocks that are trained by themselves."""
 
 from secateur.train.augment import (
     Augmenter,
@@ -8,6 +8,8 @@ from secateur.train.augment import (
     random_shift,
     random_signal,
 )
+from secateur.train.blocks import TrainingBlock, block_around
+from secateur.train.blockwise import PairsFrom, block_outputs, fit_block
 from secateur.train.distil import distil_loss, soften, teacher_logits
 from secateur.train.forward import Examples, check_fit, device_of, dtype_of, logits, mode
 from secateur.train.loop import Penalty, fit
@@ -20,15 +22,20 @@ __all__ = [
     "EpochRecord",
     "Examples",
     "FitResult",
+    "PairsFrom",
     "Penalty",
     "TrainSettings",
     "TrainState",
+    "TrainingBlock",
+    "block_around",
+    "block_outputs",
     "check_fit",
     "device_of",
     "distil_loss",
     "dtype_of",
     "fill_of",
     "fit",
+    "fit_block",
     "learning_rate",
     "logits",
     "make_augmenter",

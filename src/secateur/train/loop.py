@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -122,11 +122,14 @@ def fit(
     if masks is not None:
         masks.check(model)
     model.to(where)
-    run = _Run(
+    classes = _classes_of(model, train, "training", where)
+    if validation is not None:
+        _classes_of(model, validation, "validation", where)
+    run = Run(
         model, train, validation, settings, seed=seed, optimizer=optimizer, device=where, penalty=penalty
     )
     run.on_batch, run.masks = on_batch, masks
-    run.set_teacher(teacher, teacher_answers)
+    run.set_teacher(teacher, teacher_answers, classes=classes)
     if state is not None:
         run.load(state)
     with ExitStack() as modes:
@@ -136,18 +139,13 @@ def fit(
         if masks is not None:
             modes.enter_context(holding(model, masks, run.optimizer))
         last = state.history[-1] if state is not None and state.history else None
-        while (stopped := run.why_stop(last, stop_when)) is None:
-            last = run.epoch()
-            if on_epoch is not None:
-                on_epoch(last)
-            if on_state is not None:
-                on_state(run.state(last))
-    run.finish()
-    return FitResult(tuple(run.history), run.best_epoch, stopped, run.optimizer)
+        return run.to_the_end(last, stop_when=stop_when, on_epoch=on_epoch, on_state=on_state)
 
 
-class _Run:
-    """The moving parts of one call of ``fit``."""
+class Run:
+    """The moving parts of one training; what is minimised and what is judged can be said anew."""
+
+    averages_buffers: ClassVar = True
 
     def __init__(
         self,
@@ -163,9 +161,6 @@ class _Run:
     ) -> None:
         from lightning_fabric import Fabric  # noqa: PLC0415  takes longer to import than a short run trains
 
-        self.classes = _classes_of(model, train, "training", device)
-        if validation is not None:
-            _classes_of(model, validation, "validation", device)
         self.model, self.settings, self.seed, self.device, self.penalty = (
             model,
             settings,
@@ -183,7 +178,7 @@ class _Run:
         self.average: AveragedModel | None = None
         if settings.ema is not None:
             average = get_ema_multi_avg_fn(settings.ema)  # pyright: ignore[reportUnknownVariableType]
-            self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True)  # pyright: ignore[reportUnknownArgumentType]
+            self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=self.averages_buffers)  # pyright: ignore[reportUnknownArgumentType]
         # Lightning counts a processor's "devices" as processes, a GPU's by number.
         devices = [device.index or 0] if device.type == "cuda" else 1
         self.fabric = Fabric(
@@ -199,19 +194,37 @@ class _Run:
         self.masks: Masks | None = None
         self.ready: tuple[nn.Module, torch.optim.Optimizer] | None = None
 
-    def set_teacher(self, teacher: nn.Module | None, answers: Tensor | None) -> None:
+    def set_teacher(self, teacher: nn.Module | None, answers: Tensor | None, *, classes: int) -> None:
         """Take a teacher's answers, or the teacher where its answers change from step to step."""
         if teacher is None and answers is None:
             return
         if teacher is not None and self.augment is not None:
-            check_teacher(logits(teacher, self.inputs[:1]), examples=1, classes=self.classes)
+            check_teacher(logits(teacher, self.inputs[:1]), examples=1, classes=classes)
             self.teacher = teacher
             return
         if teacher is not None:
             answers = logits(teacher, self.inputs)
         if answers is not None:
-            check_teacher(answers, examples=len(self.inputs), classes=self.classes)
+            check_teacher(answers, examples=len(self.inputs), classes=classes)
             self.soft = soften(answers.to(self.device, self.inputs.dtype), self.settings.distil_temperature)
+
+    def to_the_end(
+        self,
+        last: EpochRecord | None,
+        *,
+        stop_when: Callable[[EpochRecord], bool] | None,
+        on_epoch: Callable[[EpochRecord], None] | None,
+        on_state: Callable[[TrainState], None] | None,
+    ) -> FitResult:
+        """Train until there is a reason to stop, and keep the weights that are to be kept."""
+        while (stopped := self.why_stop(last, stop_when)) is None:
+            last = self.epoch()
+            if on_epoch is not None:
+                on_epoch(last)
+            if on_state is not None:
+                on_state(self.state(last))
+        self.finish()
+        return FitResult(tuple(self.history), self.best_epoch, stopped, self.optimizer)
 
     def epoch(self) -> EpochRecord:
         """Train one epoch, validate, remember the best."""
@@ -244,7 +257,7 @@ class _Run:
             lr = learning_rate(self.settings, step=done, steps_per_epoch=self.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            loss = self._loss(model, rows, generator)
+            loss = self.loss(model, rows, generator)
             optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
             if self.settings.clip is not None:
@@ -264,7 +277,7 @@ class _Run:
         sizes = torch.tensor([len(rows) for rows in chosen], dtype=torch.float64)
         return float((torch.stack(losses).double().cpu() * sizes).sum() / sizes.sum())
 
-    def _loss(self, model: nn.Module, rows: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, model: nn.Module, rows: Tensor, generator: torch.Generator) -> Tensor:
         """What is minimised, on one batch."""
         inputs, targets = self.inputs[rows], self.targets[rows]
         if self.augment is not None:
@@ -286,15 +299,19 @@ class _Run:
             return soften(answers.to(inputs.device, inputs.dtype), self.settings.distil_temperature)
         return None if self.soft is None else self.soft[rows]
 
-    def _judged(self) -> nn.Module:
-        """The network whose quality counts: the averaged one where there is one."""
+    def judged(self) -> nn.Module:
+        """What counts of the weights that are trained: their average where there is one."""
         return self.model if self.average is None else self.average.module
+
+    def answers(self, inputs: Tensor) -> Tensor:
+        """What the network would answer if training ended here."""
+        return logits(self.judged(), inputs, device=self.device)
 
     def _validate(self, number: int) -> tuple[float | None, float | None, Tensor | None]:
         """Loss, accuracy in percent, and which examples were right."""
         if self.validation is None:
             return None, None, None
-        answers = logits(self._judged(), self.validation.inputs, device=self.device)
+        answers = self.answers(self.validation.inputs)
         targets = self.validation.targets.to(self.device, torch.int64)
         loss = float(F.cross_entropy(answers.double(), targets))
         if not np.isfinite(loss):
@@ -313,7 +330,7 @@ class _Run:
         key = (record.validation_accuracy, -record.validation_loss)
         if key > self.best_key:
             self.best_key, self.best_epoch = key, record.epoch
-            self.best = snapshot(self._judged()) if self.settings.keep == "best" else None
+            self.best = snapshot(self.judged()) if self.settings.keep == "best" else None
 
     def why_stop(
         self, last: EpochRecord | None, stop_when: Callable[[EpochRecord], bool] | None
