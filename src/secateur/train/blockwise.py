@@ -13,7 +13,7 @@ from secateur._model import unwrapped
 from secateur.errors import DataError, ModelError, SettingsError
 from secateur.train.blocks import Kept, TrainingBlock, reached
 from secateur.train.conditions import check_options
-from secateur.train.forward import Examples, check_fit, device_of, dtype_of, logits, mode
+from secateur.train.forward import Examples, check_split, device_of, dtype_of, logits, mode
 from secateur.train.loop import Run
 from secateur.train.settings import TrainSettings
 from secateur.train.state import EpochRecord, FitResult, restore, snapshot
@@ -135,12 +135,9 @@ def fit_block(
     check_options(validation, settings, seed=seed, device=where, teachers=(None, None))
     if memory < 0:
         raise SettingsError(f"memory is {memory}; it is a number of bytes, 0 or more")
-    for name, examples in {"training": train, "validation": validation}.items():
-        if examples is not None:
-            try:
-                check_fit(model, examples, device=where)
-            except DataError as error:
-                raise DataError(f"the {name} split: {error}") from error
+    check_split(model, train, "training", device=where)
+    if validation is not None:
+        check_split(model, validation, "validation", device=where)
     pairs = _Pairs(model, unreduced, block, pairs_from)
     own = block.of(model)
     with _trained_alone(model, own), mode(model, training=False), mode(unreduced, training=False):

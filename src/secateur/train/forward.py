@@ -176,3 +176,16 @@ def check_fit(model: nn.Module, examples: Examples, *, device: torch.device | st
             f"{classes - 1}; give a network with at least {high + 1} outputs or other labels"
         )
     return classes
+
+
+def check_split(model: nn.Module, examples: Examples, split: str, *, device: torch.device) -> int:
+    """As :func:`check_fit`; complaints say which split they are about.
+
+    Raises:
+        DataError: As for :func:`check_fit`.
+        ModelError: As for :func:`check_fit`.
+    """
+    try:
+        return check_fit(model, examples, device=device)
+    except DataError as error:
+        raise DataError(f"the {split} split: {error}") from error

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from secateur.errors import DataError, ModelError, SettingsError
+from secateur.errors import ModelError, SettingsError
 from secateur.surgery import Masks, holding
 from secateur.train.augment import make_augmenter
 from secateur.train.conditions import (
@@ -27,7 +27,7 @@ from secateur.train.conditions import (
     precision_of,
 )
 from secateur.train.distil import check_teacher, distil_loss, soften
-from secateur.train.forward import Examples, check_fit, device_of, dtype_of, logits, mode
+from secateur.train.forward import Examples, check_split, device_of, dtype_of, logits, mode
 from secateur.train.rates import learning_rate, make_optimizer
 from secateur.train.settings import TrainSettings
 from secateur.train.state import (
@@ -122,9 +122,9 @@ def fit(
     if masks is not None:
         masks.check(model)
     model.to(where)
-    classes = _classes_of(model, train, "training", where)
+    classes = check_split(model, train, "training", device=where)
     if validation is not None:
-        _classes_of(model, validation, "validation", where)
+        check_split(model, validation, "validation", device=where)
     run = Run(
         model, train, validation, settings, seed=seed, optimizer=optimizer, device=where, penalty=penalty
     )
@@ -408,11 +408,3 @@ class Run:
         if chosen and chosen.validation_accuracy is not None and chosen.validation_loss is not None:
             self.best_key = (chosen.validation_accuracy, -chosen.validation_loss)
         self.best = {name: t.to(self.device).clone() for name, t in state.part("best").items()} or None
-
-
-def _classes_of(model: nn.Module, examples: Examples, split: str, device: torch.device) -> int:
-    """The number of classes, as `check_fit` has it; complaints say which split they are about."""
-    try:
-        return check_fit(model, examples, device=device)
-    except DataError as error:
-        raise DataError(f"the {split} split: {error}") from error
