@@ -193,7 +193,8 @@ class StudyProgress(_Shown, Watcher):
 def _in_words(cell: Cell) -> str:
     """A cell in a few words."""
     settings = cell.settings
-    said = [settings.criterion, settings.scope]
+    went = [f"{settings.granularity}s"] if settings.granularity != "unit" else []
+    said = [*went, settings.criterion, settings.scope]
     said += [f"normalised by {settings.normalise}"] if settings.normalise != "none" else []
     said += [f"retraining the {settings.retrain} for {settings.iterations}"] if settings.iterations else []
     said += ["scores taken once"] if settings.recompute == 0 else []
