@@ -3,7 +3,7 @@
 from secateur.methods.ablation import Ablation, ablate
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.protocol import StepSettings
-from secateur.methods.reduce import KIND, MODEL_FILE, reduce, unreduced_in
+from secateur.methods.reduce import KIND, MODEL_FILE, reduce, steps_in, unreduced_in
 from secateur.methods.result import Layer, ReduceResult, Step
 from secateur.methods.settings import ReduceSettings
 from secateur.methods.snare import Search
@@ -30,6 +30,7 @@ __all__ = [
     "ablate",
     "reduce",
     "started_in",
+    "steps_in",
     "stepwise",
     "train",
     "unreduced_in",
