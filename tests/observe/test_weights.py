@@ -117,6 +117,16 @@ def test_curvature_leaves_out_the_outputs_own(data):
     assert all(bool((each >= 0).all()) for each in found.values())
 
 
+def test_cross_entropy_by_any_other_name_curves_alike(data):
+    """What is known of the default loss is what is found of one that is given."""
+    own = observe_weights(varied(), ["conv", "head"], in_batches(data), needs=["curvature"]).curvature
+    found = observe_weights(
+        varied(), ["conv", "head"], in_batches(data), needs=["curvature"], loss=nn.functional.cross_entropy
+    ).curvature
+
+    assert all(torch.allclose(own[name], each, rtol=1e-9, atol=1e-15) for name, each in found.items())
+
+
 def test_a_linear_loss_has_no_curvature(data):
     """There is nothing to square."""
     found = observe_weights(

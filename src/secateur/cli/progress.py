@@ -202,7 +202,8 @@ class StudyProgress(_Shown, Watcher):
     def _in_words(self, cell: Cell) -> str:
         """A cell in a few words: what it does, and of what else differs within the study, which."""
         settings = cell.settings
-        said = [settings.criterion, settings.scope]
+        went = [f"{settings.granularity}s"] if settings.granularity != "unit" else []
+        said = [*went, settings.criterion, settings.scope]
         said += [f"normalised by {settings.normalise}"] if settings.normalise != "none" else []
         said += (
             [f"retraining the {settings.retrain} for {settings.iterations}"] if settings.iterations else []
@@ -259,7 +260,7 @@ def _kind(cell: Cell) -> Hashable:
     """What a cell's time depends on most."""
     settings = cell.settings
     return (
-        cell.network, cell.data, cell.scratch, settings.scope, settings.retrain, settings.iterations,
+        cell.network, cell.data, cell.scratch, settings.granularity, settings.scope, settings.retrain, settings.iterations,
         settings.step, settings.recompute,
     )  # fmt: skip
 

@@ -131,7 +131,8 @@ def observe_weights(
                 raise DataError("a batch's inputs hold no tensor, or no example; leave such batches out")
             outputs = seeing.forward(lambda placed=placed: run(model, placed, forward_fn))
             target = targets.to(device) if isinstance(targets, Tensor) else targets
-            seeing.learn(outputs, (loss or cross_entropy)(outputs, target), len(first))
+            found = (loss or cross_entropy)(outputs, target)
+            seeing.learn(outputs, found, len(first), known=loss is None and _is_plain(outputs, target))
     return seeing.result()
 
 
@@ -217,8 +218,15 @@ class _Pass:
         finally:
             self.recording = False
 
-    def learn(self, outputs: Any, loss: Tensor, examples: int) -> None:
-        """Add what one batch shows: the loss is a mean, so that an example's own is ``examples`` times as large."""
+    def learn(self, outputs: Any, loss: Tensor, examples: int, *, known: bool) -> None:
+        """Add what one batch shows: the loss is a mean, so that an example's own is ``examples`` times as large.
+
+        Args:
+            outputs: What the network gave.
+            loss: The mean over the batch.
+            examples: How many there are.
+            known: Whether the loss is cross entropy, whose curvature need not be looked for.
+        """
         called = {call.name for call in self.calls}
         for name in self.layers:
             if name not in called:
@@ -238,11 +246,12 @@ class _Pass:
             )
         made = [call.out for call in self.calls]
         self.examples += examples
-        roots = list(_roots(loss, outputs)) if "curvature" in self.needs else []
         if "gradient" in self.needs:
-            found = gradients(loss, made, twice=False) if not roots else _grads(loss, made)
+            found = _grads(loss, made) if "curvature" in self.needs else gradients(loss, made, twice=False)
             self._add("gradient", found, lambda g: g.abs(), scale=examples)
-        for root in roots:
+        if "curvature" not in self.needs:
+            return
+        for root in _roots_of_cross_entropy(outputs) if known else _roots(loss, outputs):
             self._add("curvature", _grads(outputs, made, root), lambda g: g.square(), scale=examples)
 
     def _add(
@@ -280,6 +289,21 @@ def _grads(of: Tensor, wanted: list[Tensor], along: Tensor | None = None) -> tup
     return torch.autograd.grad(
         of, wanted, along, retain_graph=True, allow_unused=True, materialize_grads=True
     )
+
+
+def _is_plain(outputs: Any, targets: Any) -> bool:
+    """Whether each example has one vector of logits and one label."""
+    plain = all(isinstance(each, Tensor) for each in (outputs, targets))
+    return plain and outputs.dim() == 2 and targets.dim() == 1 and outputs.requires_grad
+
+
+def _roots_of_cross_entropy(outputs: Tensor) -> Iterable[Tensor]:
+    r"""As `_roots`, of which the Hessian is known: :math:`\sum_j p_j (e_j - p)(e_j - p)^T`, over the examples of the mean."""
+    chances = outputs.detach().softmax(1)
+    for label in range(chances.shape[1]):
+        away = -chances
+        away[:, label] += 1
+        yield (chances[:, label, None] / len(chances)).sqrt() * away
 
 
 def _roots(loss: Tensor, outputs: Any) -> Iterable[Tensor]:
