@@ -2,6 +2,7 @@
 
 from secateur.observe.collect import observe
 from secateur.observe.derivatives import Loss, cross_entropy
+from secateur.observe.layers import Patches, layers_in, observe_layers, patches
 from secateur.observe.values import Covariance, Moments, Need, Observations, Taylor, pool
 
 __all__ = [
@@ -10,8 +11,12 @@ __all__ = [
     "Moments",
     "Need",
     "Observations",
+    "Patches",
     "Taylor",
     "cross_entropy",
+    "layers_in",
     "observe",
+    "observe_layers",
+    "patches",
     "pool",
 ]
