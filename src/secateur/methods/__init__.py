@@ -1,6 +1,7 @@
 """Methods: compositions of the parts, one file each, with their sources."""
 
 from secateur.methods.ablation import Ablation, ablate
+from secateur.methods.layerwise import LayerError, LayerwiseResult, layerwise_obs
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.reduce import KIND, MODEL_FILE, reduce, unreduced_in
 from secateur.methods.result import Layer, ReduceResult, Step
@@ -15,6 +16,8 @@ __all__ = [
     "MODEL_FILE",
     "Ablation",
     "Layer",
+    "LayerError",
+    "LayerwiseResult",
     "Listener",
     "Point",
     "ReduceResult",
@@ -27,6 +30,7 @@ __all__ = [
     "StepwiseResult",
     "TrainResult",
     "ablate",
+    "layerwise_obs",
     "reduce",
     "started_in",
     "stepwise",
