@@ -11,9 +11,8 @@ from torch import nn
 import secateur
 from secateur.errors import ModelError
 from secateur.plan import change_of, plan_for
-from secateur.surgery.apply import _parts
 from secateur.surgery.optimizers import follow
-from secateur.surgery.tensors import change_axis
+from secateur.surgery.tensors import change_axis, parts_of
 from secateur.testing import randomise, unread
 
 X = torch.randn(8, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -45,7 +44,7 @@ def step(model: nn.Module, optimiser: torch.optim.Optimizer, times: int = 1) -> 
 
 def cut(plan, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Tensors named as parameters are, cut as these are."""
-    parts, result = _parts(plan), {}
+    parts, result = parts_of(plan), {}
     for name, tensor in tensors.items():
         result[name] = tensor
         for axis, entries in parts.get(name, {}).items():

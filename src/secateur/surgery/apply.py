@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, cast
@@ -20,23 +19,11 @@ from secateur.errors import PlanError, SettingsError
 from secateur.plan.change import Plan, Setting
 from secateur.surgery.blocks import is_gone, record_blocks, stand_ins, take_out
 from secateur.surgery.optimizers import Axes, check_optimizers, follow
-from secateur.surgery.tensors import Part, bias_shift, changed, new_order
+from secateur.surgery.tensors import Parts, bias_shift, changed, new_order, parts_of
 from secateur.surgery.wrappers import check_wrappers, cut_inside, forget_graphs
 
 CHANGES = "_secateur_changes"
 SETTINGS = "_secateur_settings"
-
-Parts = dict[str, dict[int, list[Part]]]
-
-
-def _parts(plan: Plan) -> Parts:
-    """What happens to each axis of each tensor."""
-    parts: Parts = defaultdict(lambda: defaultdict(list))
-    for group, change in zip(plan.groups, plan.changes, strict=True):
-        for member in group.members:
-            mix = change.mix_for(member.tensor) if member.role == "read" else None
-            parts[member.tensor][member.axis].append(Part(member.indices, change.take, mix))
-    return parts
 
 
 def _shifts(plan: Plan, tensors: dict[str, Tensor], parts: Parts) -> dict[str, Tensor]:
@@ -134,7 +121,7 @@ def apply(
     _check([network, *map(unwrapped, copies)], plan)
     for each in (model, *copies):
         check_wrappers(each, plan)
-    parts = _parts(plan)
+    parts = parts_of(plan)
     check_optimizers(optimizers, network, {**_axes(network, parts), **_gone(network, plan)})
     with uncollected():
         for each in copies:
