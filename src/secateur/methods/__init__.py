@@ -7,6 +7,7 @@ from secateur.methods.reduce import KIND, MODEL_FILE, reduce, unreduced_in
 from secateur.methods.result import Layer, ReduceResult, Step
 from secateur.methods.settings import ReduceSettings
 from secateur.methods.snare import Search
+from secateur.methods.splice import SpliceResult, SpliceSettings, splice
 from secateur.methods.state import SearchState
 from secateur.methods.stepwise import Point, StepSettings, StepwiseResult, stepwise
 from secateur.methods.training import TrainResult, started_in, train
@@ -25,6 +26,8 @@ __all__ = [
     "Search",
     "SearchState",
     "Silent",
+    "SpliceResult",
+    "SpliceSettings",
     "Step",
     "StepSettings",
     "StepwiseResult",
@@ -32,6 +35,7 @@ __all__ = [
     "ablate",
     "layerwise_obs",
     "reduce",
+    "splice",
     "started_in",
     "stepwise",
     "train",

@@ -110,7 +110,7 @@ def layerwise_obs(
         >>> found.masks
         Masks
         tensor         weights   left   share
-        dense1.weight    8,192  4,096  50.0 %
+        dense1.weight   16,384  8,192  50.0 %
         >>> found.layers[0].error < 0.5 * found.layers[0].without_moving
         True
 
@@ -217,9 +217,7 @@ def _order(weight: Tensor, h: Tensor, damping: float) -> tuple[Tensor, Tensor]:
     at, dead = live.nonzero()[:, 0], (~live).nonzero()[:, 0]
     order, cost = removal_order(weight[:, at], _damped(h[at[:, None], at], damping))
     first = dead.expand(len(weight), -1)
-    return torch.cat([first, at[order]], dim=1), torch.cat(
-        [cost.new_zeros(first.shape) - 1, cost], dim=1
-    )
+    return torch.cat([first, at[order]], dim=1), torch.cat([cost.new_zeros(first.shape) - 1, cost], dim=1)
 
 
 def _best(weight: Tensor, h: Tensor, kept: Tensor, damping: float) -> Tensor:

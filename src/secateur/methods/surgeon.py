@@ -12,6 +12,9 @@ MEMORY = 1 << 28
 BLOCK = 48
 """Weights that are removed from every row before the inverses are brought up to date and made smaller."""
 
+_ROUNDING = 1e-13
+"""What rounding leaves of an input that others explain, as a share of it."""
+
 
 def removal_order(weight: Tensor, hessian: Tensor) -> tuple[Tensor, Tensor]:
     r"""In which order each row gives up its weights, and what each costs.
@@ -155,9 +158,10 @@ def best_weights(weight: Tensor, hessian: Tensor, kept: Tensor) -> Tensor:
 
 
 def _factor(hessian: Tensor) -> Tensor:
-    """Cholesky's factor."""
-    factor, failed = torch.linalg.cholesky_ex(hessian)
-    if int(failed):
+    """Cholesky's factor; its pivots say how much of each input the ones before it leave unexplained."""
+    found: tuple[Tensor, Tensor] = torch.linalg.cholesky_ex(hessian)  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
+    factor, failed = found
+    if int(failed) or bool((factor.diagonal().square() < _ROUNDING * hessian.diagonal()).any()):
         raise ModelError(
             "the inputs depend on each other linearly, so that no single best weights make up for what is removed; give"
             " damping above 0, or more examples"

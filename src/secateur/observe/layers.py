@@ -113,7 +113,7 @@ def observe_layers(
     with left_as_found(model), torch.no_grad():
         model.eval()
         for name, layer in chosen.items():
-            for holder in cast("Iterator[nn.Module]", model.modules()):
+            for holder in model.modules():
                 if isinstance(holder, _LAYERS) and holder.weight is layer.weight:
                     holder.register_forward_pre_hook(_adding(name, sums[name]), with_kwargs=True)
         for inputs, _ in batches:
@@ -156,7 +156,7 @@ def patches(layer: Layer, x: Tensor) -> tuple[Tensor, ...]:
     if isinstance(layer, nn.Linear):
         return (x.reshape(x.shape[0] if x.dim() > 1 else 1, -1, x.shape[-1]),)
     axes = len(layer.kernel_size)
-    padded = _padded(layer, x if x.dim() == axes + 2 else x.unsqueeze(0))
+    padded: Tensor = _padded(layer, x if x.dim() == axes + 2 else x.unsqueeze(0))
     for axis, (size, step, apart) in enumerate(
         zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)
     ):
