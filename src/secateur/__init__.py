@@ -1,23 +1,26 @@
 """Secateur cuts trained PyTorch networks down to what they need, within an accuracy bound that you set."""
 
 from secateur.channels import blocks, follow, rule, watch
-from secateur.criteria import score, score_blocks
+from secateur.criteria import score, score_blocks, score_weights
 from secateur.methods import reduce
 from secateur.plan import plan, plan_blocks
 from secateur.store import load, save
-from secateur.surgery import apply
+from secateur.surgery import apply, mask, plan_weights
 
 __all__ = [
     "apply",
     "blocks",
     "follow",
     "load",
+    "mask",
     "plan",
     "plan_blocks",
+    "plan_weights",
     "reduce",
     "rule",
     "save",
     "score",
     "score_blocks",
+    "score_weights",
     "watch",
 ]

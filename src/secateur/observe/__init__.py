@@ -1,6 +1,6 @@
 """One pass over batches: activations, covariances, gradients and curvature, the model left as found."""
 
-from secateur.observe.collect import observe
+from secateur.observe.collect import observe, observe_weights
 from secateur.observe.derivatives import Loss, cross_entropy
 from secateur.observe.layers import Patches, layers_in, observe_layers, patches
 from secateur.observe.values import Covariance, Moments, Need, Observations, Taylor, pool
@@ -17,6 +17,7 @@ __all__ = [
     "layers_in",
     "observe",
     "observe_layers",
+    "observe_weights",
     "patches",
     "pool",
 ]

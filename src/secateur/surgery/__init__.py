@@ -3,5 +3,6 @@
 from secateur.channels.attributes import fit_attributes
 from secateur.surgery.apply import CHANGES, apply
 from secateur.surgery.masks import Masks, holding, mask, masks_of
+from secateur.surgery.plan_weights import plan_weights
 
-__all__ = ["CHANGES", "Masks", "apply", "fit_attributes", "holding", "mask", "masks_of"]
+__all__ = ["CHANGES", "Masks", "apply", "fit_attributes", "holding", "mask", "masks_of", "plan_weights"]
