@@ -159,11 +159,29 @@ def test_thresholds_follow_each_layers_spread(digits: Splits, net: nn.Module) ->
         assert torch.equal(kept, size > 0.8 * threshold)
 
 
+def test_sensitivity_weighs_sizes_by_gradients(digits: Splits, net: nn.Module) -> None:
+    """After one step, what stays is largest by size times a power of the gradient of that step; the exponent 0 is the size alone."""
+    training = TrainSettings(epochs=1, lr=1e-9, batch_size=len(digits.train), momentum=0.0)
+    shown = copy.deepcopy(net).train()
+    nn.functional.cross_entropy(shown(digits.train.inputs), digits.train.targets).backward()
+
+    for power in (0.0, 0.5, 1.0):
+        found = splice(
+            net, digits, SpliceSettings(remove=0.7, sensitivity=power, until=1.0, training=training)
+        )
+
+        weights = [shown.get_parameter(name) for name in found.masks.kept]
+        score = torch.cat([(w.abs() * w.grad.abs() ** power).flatten() for w in weights]).detach()
+        kept = torch.cat([mask.flatten() for mask in found.masks.kept.values()])
+        # the order of the sums differs, and so may a weight at the very edge
+        assert float(score[kept].min()) >= float(score[~kept].max()) * (1 - 1e-3)
+
+
 @pytest.mark.parametrize("regrow", [True, False])
 def test_a_resumed_run_is_the_run(digits: Splits, net: nn.Module, regrow: bool) -> None:
     """From the state after any epoch, before and after the masks are fixed, it ends in the same bits."""
     settings = SpliceSettings(
-        remove=0.8, regrow=regrow, every=2, training=SHORT.but(epochs=4, ema=0.9), until=0.5
+        remove=0.8, regrow=regrow, sensitivity=0.5, every=2, training=SHORT.but(epochs=4, ema=0.9), until=0.5
     )
     states: list[TrainState] = []
     whole = splice(net, digits, settings, teacher=net, on_state=states.append)
@@ -198,6 +216,7 @@ def test_what_cannot_be_spliced_is_said(digits: Splits, net: nn.Module) -> None:
     for wrong, message in (
         ({}, "give either remove"),
         ({"remove": 0.5, "factor": 1.0}, "give either remove"),
+        ({"factor": 0.5, "sensitivity": 1.0}, "leave out sensitivity"),
         ({"remove": 1.0}, "no share from 0"),
         ({"remove": {"dense1": -0.1}}, "no share from 0"),
         ({"remove": 0.5, "bnd": 0.1}, "did you mean 'band'"),

@@ -22,6 +22,9 @@ from secateur.surgery import Masks, mask
 from secateur.train import EpochRecord, TrainSettings, TrainState, fit, make_optimizer
 from secateur.train.conditions import batches
 
+_NEW = 1e-3
+"""The newest gradient's part in the running mean of their squares."""
+
 
 class SpliceSettings(BaseModel):
     r"""Options of dynamic network surgery, checked when they are set.
@@ -31,6 +34,8 @@ class SpliceSettings(BaseModel):
             share of each layer by its name, and the others stay whole. It is met to one weight. None leaves the share to ``factor``.
         factor: In place of a share: a layer's threshold is the mean of its absolute weights plus so many times their
             deviation, taken once, at the start.
+        sensitivity: How much a weight's size is weighed by the gradients that it sees: the exponent k of
+            :math:`|w|\,\bar g^k`, with :math:`\bar g` the running root mean square of its gradient. 0 is the size alone.
         band: Weights are cut below (1 - band) times the threshold and come back above (1 + band) times it.
         regrow: Cut weights go on being trained by the gradient of the masked network, and may come back. Without, what is cut stays
             at zero.
@@ -57,6 +62,7 @@ class SpliceSettings(BaseModel):
 
     remove: float | dict[str, float] | None = None
     factor: float | None = None
+    sensitivity: float = Field(default=0.0, ge=0)
     band: float = Field(default=0.1, ge=0, lt=1)
     regrow: bool = True
     until: float = Field(default=0.6, ge=0, le=1)
@@ -81,6 +87,10 @@ class SpliceSettings(BaseModel):
         if (self.remove is None) == (self.factor is None):
             raise ValueError(
                 "give either remove, the share of the weights that goes, or factor, which sets each layer's threshold"
+            )
+        if self.factor is not None and self.sensitivity:
+            raise ValueError(
+                "factor sets thresholds for the weights' own sizes; leave out sensitivity, or give remove"
             )
         shares = self.remove.values() if isinstance(self.remove, dict) else [self.remove or 0.0]
         wrong = next((share for share in shares if not 0 <= share < 1), None)
@@ -129,6 +139,10 @@ def splice(
     where the wanted share of the weights is below it, which grows from 0 by a cubic law. After the share ``until`` of all steps the
     masks are fixed, to one weight, and what is cut is forgotten: the rest is plain training under masks.
 
+    With a ``sensitivity`` k the size :math:`|w|` is weighed: :math:`|w|\,\bar g^k`, where :math:`\bar g^2` is the running mean of the
+    squared gradient of a step. At k = 1 that is the root of twice the damage of optimal brain damage with the Fisher information for the
+    Hessian; a half lies between it and the size, and keeps more where the layers are narrow.
+
     Without regrowth, cut weights are zero and see no gradient (as under :func:`secateur.surgery.holding`): gradual magnitude pruning.
     Nothing of the model's structure is changed on the way; the swap takes place around the optimiser's steps.
 
@@ -161,7 +175,8 @@ def splice(
     Source:
         Guo, Yao and Chen 2016, Dynamic network surgery for efficient DNNs, arXiv:1608.04493, equations 3 and 4, section 3.3; band and thresholds of
         the mean and deviation as in the authors' program. There convolutional and dense layers are cut in turn. The share that grows by a cubic
-        law: Zhu and Gupta 2017, arXiv:1710.01878.
+        law: Zhu and Gupta 2017, arXiv:1710.01878. Fisher information for the Hessian: Theis et al. 2018, arXiv:1801.05787; exponents other than
+        0 and 1 are ours.
     """
     made = copied(unwrapped(model), {})
     training = settings.training.but(keep="last", early_stopping=None)
@@ -208,6 +223,8 @@ class _Splicer:
             for name, sizes in spread.items()
         }  # fmt: skip
         self.dense = {name: w.detach().clone() for name, w in self.weights.items()} if self.open else {}
+        watched = self.weights if settings.sensitivity and not self.fixed else {}
+        self.squares = {name: torch.zeros_like(w, requires_grad=False) for name, w in watched.items()}
 
     @property
     def fixed(self) -> bool:
@@ -249,6 +266,10 @@ class _Splicer:
 
     @torch.no_grad()
     def _before(self, *_: object) -> None:
+        for name, square in self.squares.items():
+            gradient = self.weights[name].grad
+            if gradient is not None:
+                square.lerp_(gradient.square(), _NEW)
         for name, dense in self.dense.items():
             self.weights[name].copy_(dense)
 
@@ -277,6 +298,8 @@ class _Splicer:
     def _sizes(self, name: str) -> Tensor:
         """By which the masks are decided; without regrowth, what is cut is below all others."""
         size = self.dense.get(name, self.weights[name]).detach().abs()
+        if name in self.squares:
+            size = size * self.squares[name].pow(self.settings.sensitivity / 2)
         return size if self.settings.regrow else size.masked_fill(~self.kept[name], -1.0)
 
     def _follow(self) -> None:
@@ -302,7 +325,7 @@ class _Splicer:
                 kept[every.argsort(stable=True)[: round(share * len(every))]] = False
                 for name, mine in zip(names, kept.split([size.numel() for size in sizes]), strict=True):  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
                     self._keep(name, mine.view_as(self.kept[name]))
-        self.dense = {}
+        self.dense, self.squares = {}, {}
 
     def _keep(self, name: str, kept: Tensor) -> None:
         self.returned += int((kept & ~self.kept[name]).sum())
@@ -310,8 +333,8 @@ class _Splicer:
 
     def added_to(self, state: TrainState) -> TrainState:
         """A state of training with what is needed here."""
-        mine = {f"mask/{name}": kept.clone() for name, kept in self.kept.items()}
-        mine |= {f"dense/{name}": dense.clone() for name, dense in self.dense.items()}
+        parts = {"mask": self.kept, "dense": self.dense, "square": self.squares}
+        mine = {f"{part}/{name}": t.clone() for part, tensors in parts.items() for name, t in tensors.items()}
         said = {
             "settings": self.settings.model_dump(mode="json"),
             "step": self.step,
@@ -328,10 +351,11 @@ class _Splicer:
                 " with"
             )
         self.step, self.returned = int(said["step"]), int(said["returned"])
-        self.kept = {name: kept.to(self.kept[name].device) for name, kept in state.part("mask").items()}
-        self.dense = {
-            name: dense.to(self.kept[name].device).clone() for name, dense in state.part("dense").items()
-        }
+        where = next(iter(self.weights.values())).device
+        self.kept, self.dense, self.squares = (
+            {name: tensor.to(where).clone() for name, tensor in state.part(part).items()}
+            for part in ("mask", "dense", "square")
+        )
 
 
 def _lowest(sizes: Collection[Tensor], share: float) -> float:
