@@ -52,7 +52,7 @@ def test_a_layer_becomes_the_best_that_its_mask_allows(name: str, remove: float)
     found = layerwise_obs(model, split, remove=remove, damping=0.0)
 
     new, kept = found.model[0], found.masks.kept["0.weight"]
-    assert int((~kept).sum()) == round(remove * kept.numel()) == found.layers[0].removed
+    assert int((~kept).sum()) == int(remove * kept.numel()) == found.layers[0].removed
     assert not new.weight[~kept].any()
     x = split.inputs
     assert found.layers[0].error == pytest.approx(squared(layer, new, x), rel=1e-9)

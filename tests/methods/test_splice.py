@@ -24,7 +24,7 @@ def by_size(net: nn.Module, share: float) -> Masks:
     weights = {name: net.get_parameter(name).detach() for name in layers_in(net)}
     every = torch.cat([w.abs().flatten() for w in weights.values()])
     kept = torch.ones_like(every, dtype=torch.bool)
-    kept[every.argsort()[: round(share * len(every))]] = False
+    kept[every.argsort()[: int(share * len(every))]] = False
     parts = kept.split([w.numel() for w in weights.values()])
     return Masks({name: part.view_as(weights[name]) for name, part in zip(weights, parts, strict=True)})
 
@@ -75,9 +75,9 @@ def test_the_share_is_exact(
     if isinstance(remove, dict):
         assert set(found.masks.kept) == {"conv2.weight", "dense1.weight"}
         for name, kept in found.masks.kept.items():
-            assert int((~kept).sum()) == round(remove[name.removesuffix(".weight")] * kept.numel())
+            assert int((~kept).sum()) == int(remove[name.removesuffix(".weight")] * kept.numel())
     else:
-        assert found.masks.total - found.masks.left == round(remove * found.masks.total)
+        assert found.masks.total - found.masks.left == int(remove * found.masks.total)
     for name, kept in found.masks.kept.items():
         weight = found.model.get_parameter(name)
         assert not weight[~kept].any()
@@ -208,7 +208,7 @@ def test_masks_change_less_often_as_time_goes_on(digits: Splits, net: nn.Module)
     )
 
     total = by_size(net, 0.0).total
-    assert left == [total, total, total - round(0.5 * total)]
+    assert left == [total, total, total - int(0.5 * total)]
 
 
 def test_what_cannot_be_spliced_is_said(digits: Splits, net: nn.Module) -> None:

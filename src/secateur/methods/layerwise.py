@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -167,7 +168,9 @@ def _shares(
     if isinstance(remove, Mapping):
         if layers is not None:
             raise SettingsError("remove names the layers already; leave out layers, or give one share")
-        shares = {next(iter(layers_in(model, [name]))): share for name, share in remove.items()}
+        shares: dict[str, float] = {
+            next(iter(layers_in(model, [name]))): share for name, share in remove.items()
+        }
     else:
         shares = dict.fromkeys(layers_in(model, layers), remove)
     for name, share in shares.items():
@@ -189,7 +192,7 @@ def _cut(
     moments = [group.covariance if centred else group.gram for group in seen.groups]
     found = [_order(part, h, damping) for part, h in zip(parts, moments, strict=True)]
     order, cost = (torch.cat(each) for each in zip(*found, strict=True))
-    count = round(share * rows.numel())
+    count = math.floor(share * rows.numel() * (1 + 1e-12) + 1e-9)  # as plan_weights counts
     kept = cheapest(order, cost, count)
     new = torch.cat(
         [

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from secateur._model import copied, unwrapped
 from secateur._options import sentence
+from secateur.criteria import WeightScores
 from secateur.data import Splits
 from secateur.errors import NothingToCutError, SettingsError
 from secateur.methods.seeds import seed_for
 from secateur.observe import layers_in
-from secateur.surgery import Masks, mask
+from secateur.surgery import Masks, mask, plan_weights
 from secateur.train import EpochRecord, TrainSettings, TrainState, fit, make_optimizer
 from secateur.train.conditions import batches
 
@@ -208,7 +209,7 @@ class _Splicer:
             raise NothingToCutError(
                 "the network has no dense or convolutional layer with a weight of its own; prune its units instead"
             )
-        self.settings = settings
+        self.model, self.settings = model, settings
         self.weights = {name: model.get_parameter(name) for name in chosen}
         self.kept = {name: torch.ones_like(w, dtype=torch.bool) for name, w in self.weights.items()}
         self.pools = (
@@ -318,13 +319,15 @@ class _Splicer:
         if self.thresholds:
             self._follow()
         else:
-            for names, share in self.pools:
-                sizes = [self._sizes(name) for name in names]
-                every = torch.cat([size.flatten() for size in sizes])
-                kept = torch.ones_like(every, dtype=torch.bool)
-                kept[every.argsort(stable=True)[: round(share * len(every))]] = False
-                for name, mine in zip(names, kept.split([size.numel() for size in sizes]), strict=True):  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
-                    self._keep(name, mine.view_as(self.kept[name]))
+            scores = WeightScores("splice", "weight", {n: self._sizes(n).double().cpu() for n in self.kept})
+            shares = self.settings.remove
+            by_weight = {names[0]: share for names, share in self.pools} if isinstance(shares, dict) else None
+            masks = plan_weights(
+                self.model, scores, remove=by_weight or self.pools[0][1], scope="global",
+                within=None if self.settings.regrow else Masks(self.kept),
+            )  # fmt: skip
+            for name, kept in masks.kept.items():
+                self._keep(name, kept.to(self.kept[name].device))
         self.dense, self.squares = {}, {}
 
     def _keep(self, name: str, kept: Tensor) -> None:

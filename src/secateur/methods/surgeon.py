@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
@@ -149,7 +151,8 @@ def best_weights(weight: Tensor, hessian: Tensor, kept: Tensor) -> Tensor:
     """
     w, h = weight.double(), hessian.double()
     made = torch.where(kept, w, 0.0)
-    for row in (~kept).any(dim=1).nonzero()[:, 0].tolist():
+    for index in (~kept).any(dim=1).nonzero()[:, 0]:
+        row = int(index)
         s, m = kept[row].nonzero()[:, 0], (~kept[row]).nonzero()[:, 0]
         if len(s):
             moved = h[s[:, None], m] @ w[row, m]
@@ -159,8 +162,8 @@ def best_weights(weight: Tensor, hessian: Tensor, kept: Tensor) -> Tensor:
 
 def _factor(hessian: Tensor) -> Tensor:
     """Cholesky's factor; its pivots say how much of each input the ones before it leave unexplained."""
-    found: tuple[Tensor, Tensor] = torch.linalg.cholesky_ex(hessian)  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
-    factor, failed = found
+    found: Any = torch.linalg.cholesky_ex(hessian)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    factor, failed = cast("tuple[Tensor, Tensor]", found)
     if int(failed) or bool((factor.diagonal().square() < _ROUNDING * hessian.diagonal()).any()):
         raise ModelError(
             "the inputs depend on each other linearly, so that no single best weights make up for what is removed; give"

@@ -164,7 +164,7 @@ def patches(layer: Layer, x: Tensor) -> tuple[Tensor, ...]:
         padded = padded.unfold(2 + axis, apart * (size - 1) + 1, step)[..., ::apart]
     n_positions_c_kernel = padded.movedim(1, 1 + axes)
     n = padded.shape[0]
-    parts = n_positions_c_kernel.split(layer.in_channels // layer.groups, dim=1 + axes)
+    parts = n_positions_c_kernel.chunk(layer.groups, dim=1 + axes)
     return tuple(part.reshape(n, -1, _fan(layer)) for part in parts)
 
 
