@@ -132,6 +132,7 @@ class StudyProgress(_Shown, Watcher):
         self._cells = self._done = self._ran = 0
         self._began = time.perf_counter()
         self._title = self._cell = ""
+        self._went = "units"
         self._progress = _bar()
         self._task = self._progress.add_task("cells", total=None)
 
@@ -159,12 +160,11 @@ class StudyProgress(_Shown, Watcher):
     def started(self, cell: Cell) -> None:
         """A cell begins."""
         self._title = self._cell = _in_words(cell)
+        self._went = f"{cell.settings.granularity}s"
 
     def point(self, point: Point) -> None:
         """A step of it was judged."""
-        self._title = (
-            f"{self._cell}: {text.share(point.share)} of the units removed, {text.percent(point.accuracy)}"
-        )
+        self._title = f"{self._cell}: {text.share(point.share)} of the {self._went} removed, {text.percent(point.accuracy)}"
 
     def ended(self, result: CellResult) -> None:
         """A cell is done, or failed."""

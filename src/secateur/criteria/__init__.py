@@ -12,7 +12,6 @@ from secateur.criteria.single_weights import (
     WeightScores,
     score_weights,
     weight_criterion_named,
-    weights_of,
 )
 from secateur.criteria.view import View, rows
 
@@ -41,5 +40,4 @@ __all__ = [
     "score_blocks",
     "score_weights",
     "weight_criterion_named",
-    "weights_of",
 ]

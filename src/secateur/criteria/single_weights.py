@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, cast, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +17,10 @@ from secateur._options import did_you_mean
 from secateur.channels.nested import ForwardFn
 from secateur.criteria.score import BATCH_SIZE, HasBatches
 from secateur.errors import ModelError, SettingsError
-from secateur.observe import Loss, Need, Observations, observe_weights
+from secateur.observe import Loss, WeightNeed, WeightObservations, observe_weights, weights_of
 
 FineGrain: TypeAlias = Literal["weight", "kernel"]
 """What goes at a time: a single weight, or all weights between one input and one output channel."""
-
-LAYERS: Final = (
-    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
-)  # fmt: skip
-"""The layers whose weights take part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +37,7 @@ class WeightCriterion:
 
     name: str
     function: Callable[[Tensor, Tensor], Tensor] | None
-    need: Need | None = None
+    need: WeightNeed | None = None
     description: str
     source: str
 
@@ -67,13 +62,14 @@ def magnitude(weight: Tensor) -> Tensor:
 
 
 def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
-    r"""First-order estimate of the loss change if a weight is zeroed: :math:`s = |\partial C/\partial w \cdot w|`.
+    r"""First-order estimate of the loss change if a weight is zeroed: :math:`s = \frac{1}{N} \sum_n |\partial C_n/\partial w \cdot w|`.
 
-    C is the mean loss over all examples: gradients are averaged over them before the magnitude is taken.
+    The magnitude is taken for each of N examples and then averaged, as for units: at a minimum the gradients of single examples
+    cancel, and the gradient of the mean loss says nothing.
 
     Args:
         weight: Any shape.
-        gradient: Gradient of the mean loss, of the same shape.
+        gradient: Mean absolute gradient over examples, of the same shape.
 
     Returns:
         Scores of the same shape, float64, in the unit of the loss.
@@ -86,21 +82,21 @@ def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
         tensor([1., 3.], dtype=torch.float64)
 
     Source:
-        Molchanov et al. 2019, arXiv:1906.10771, of single weights. They square the product, whose magnitude ranks alike and keeps
-        the loss's unit, and average the squares over batches; here gradients are averaged, so that batches do not matter.
+        Molchanov et al. 2017, arXiv:1611.06440, equation 8, of a weight in place of an activation.
     """
-    return (weight.double() * _same(weight, gradient).double()).abs()
+    return _same(weight, gradient).double() * weight.double().abs()
 
 
 def obd(weight: Tensor, curvature: Tensor) -> Tensor:
     r"""Second-order estimate of the loss change if a weight is zeroed (optimal brain damage): :math:`s = h\,w^2/2`.
 
-    h is the weight's entry on the diagonal of the Hessian of the mean loss. Exact, for each weight alone, at a minimum of a
-    quadratic loss. Away from a minimum h may be negative; its sign is kept, so that such a weight goes first.
+    h is the weight's entry on the diagonal of the Hessian of the mean loss, in the Gauss-Newton approximation, which is exact
+    where activations are piecewise linear (`secateur.observe.observe_weights`). The score is exact, for each weight alone, at a
+    minimum of a quadratic loss, and for several together where its Hessian is diagonal.
 
     Args:
         weight: Any shape.
-        curvature: The Hessian's diagonal, of the same shape.
+        curvature: The diagonal, of the same shape.
 
     Returns:
         Scores of the same shape, float64, in the unit of the loss.
@@ -113,8 +109,8 @@ def obd(weight: Tensor, curvature: Tensor) -> Tensor:
         tensor([1.0000, 1.5000], dtype=torch.float64)
 
     Source:
-        LeCun, Denker, Solla 1990, Optimal Brain Damage. They compute the diagonal by a backward recursion that leaves out terms;
-        here it is that of the exact Hessian, estimated (`secateur.observe`, Hutchinson's method).
+        LeCun, Denker, Solla 1990, Optimal Brain Damage. Their backward recursion takes the diagonal at every layer; here it is that
+        of the whole network's Gauss-Newton matrix. Hutchinson's estimate, which serves for units, is too noisy for single weights.
     """
     return _same(weight, curvature).double() * weight.double().square() / 2
 
@@ -144,14 +140,14 @@ _ALL = (
     WeightCriterion(
         name="taylor",
         function=taylor,
-        need=Need.GRADIENT,
+        need="gradient",
         description="first-order change of the loss if the weight were zero",
-        source="Molchanov et al. 2019, arXiv:1906.10771",
+        source="Molchanov et al. 2017, arXiv:1611.06440",
     ),
     WeightCriterion(
         name="obd",
         function=obd,
-        need=Need.HESSIAN_DIAGONAL,
+        need="curvature",
         description="second-order change of the loss if the weight were zero",
         source="LeCun, Denker, Solla 1990, Optimal Brain Damage",
     ),
@@ -175,7 +171,7 @@ def weight_criterion_named(name: str) -> WeightCriterion:
 
     Example:
         >>> weight_criterion_named("obd").need
-        <Need.HESSIAN_DIAGONAL: 'hessian-diagonal'>
+        'curvature'
     """
     found = WEIGHT_CRITERIA.get(name)
     if found is None:
@@ -237,30 +233,11 @@ class WeightScores:
         return "\n".join([f"Scores of {self.granularity}s by {self.criterion}", *lines])
 
 
-def weights_of(model: nn.Module) -> dict[str, str]:
-    """The weights of a network's dense and convolutional layers: the name of the parameter by that of its layer.
-
-    A weight that several layers share is the first one's. One that is computed (weight norm) is no parameter, and left out.
-
-    Example:
-        >>> weights_of(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2)))
-        {'0': '0.weight', '3': '3.weight'}
-    """
-    found: dict[str, str] = {}
-    seen: set[int] = set()
-    for name, module in cast("Iterable[tuple[str, nn.Module]]", unwrapped(model).named_modules()):
-        weight = dict(module.named_parameters(recurse=False)).get("weight")
-        if isinstance(module, LAYERS) and weight is not None and id(weight) not in seen:
-            seen.add(id(weight))
-            found[name] = f"{name}.weight".lstrip(".")
-    return found
-
-
 def score_weights(
     model: nn.Module,
     criterion: str = "magnitude",
     *,
-    data: Iterable[tuple[Any, Any]] | HasBatches | Observations | None = None,
+    data: Iterable[tuple[Any, Any]] | HasBatches | WeightObservations | None = None,
     granularity: FineGrain = "weight",
     layers: Collection[str] | None = None,
     loss: Loss | None = None,
@@ -271,8 +248,8 @@ def score_weights(
     r"""Score every weight, or every kernel, of dense and convolutional layers; the lowest goes first.
 
     - ``"magnitude"``: :math:`|w|`; ``"l1"``, as it is called for units, is the same.
-    - ``"taylor"``: :math:`|w\,\partial C/\partial w|`; needs data.
-    - ``"obd"``: :math:`h_{ww} w^2/2`; needs data, and operators that can be differentiated twice.
+    - ``"taylor"``: :math:`|w\,\partial C/\partial w|`, the mean over examples; needs data.
+    - ``"obd"``: :math:`h_{ww} w^2/2`, with the Gauss-Newton diagonal; needs data, and a backward pass for each output.
     - ``"random"``: uniform numbers.
 
     A kernel is what lies between one input and one output channel; its score is the sum of its weights'. In a dense layer each
@@ -281,13 +258,13 @@ def score_weights(
     Args:
         model: The network; it is left as found.
         criterion: One of the above.
-        data: Batches of (inputs, targets), anything with ``.batches(size)``, or `Observations` that hold what is needed.
+        data: Batches of (inputs, targets), anything with ``.batches(size)``, or `WeightObservations` that hold what is needed.
         granularity: ``weight`` or ``kernel``.
         layers: Names of the layers; all that are dense or convolutional by default.
         loss: From output and targets to the mean loss; cross entropy by default.
         forward_fn: How a batch's inputs are run, where that is not ``model(inputs)``: ``forward_fn(model, inputs)``.
         batches: Look at no more than so many batches.
-        seed: Seed of random scores and of the probes of the Hessian's diagonal.
+        seed: Seed of random scores.
 
     Raises:
         SettingsError: There is no such criterion or layer, data are missing, or an option is out of its range.
@@ -309,7 +286,8 @@ def score_weights(
         raise SettingsError(f"seed is {seed}; it must be 0 or more")
     if batches is not None and batches < 1:
         raise SettingsError(f"batches is {batches}; a criterion on data needs at least 1")
-    names = _names(model, layers)
+    parameters = _chosen(model, layers)
+    names = list(parameters.values())
     tensors = named_tensors(model)
     check_finite({name: tensors[name] for name in names})
     seen: Mapping[str, Tensor] = {}
@@ -318,12 +296,11 @@ def score_weights(
             model,
             chosen,
             chosen.need,
-            names,
+            parameters,
             data=data,
             loss=loss,
             forward_fn=forward_fn,
             batches=batches,
-            seed=seed,
         )
     values: dict[str, Tensor] = {}
     for name in names:
@@ -338,57 +315,56 @@ def score_weights(
     return WeightScores(chosen.name, granularity, values)
 
 
-def _names(model: nn.Module, layers: Collection[str] | None) -> list[str]:
+def _chosen(model: nn.Module, layers: Collection[str] | None) -> dict[str, str]:
+    """The parameter of each chosen layer."""
     known = weights_of(model)
     if not known:
         raise ModelError(
             "the network has no dense or convolutional layer whose weight is a parameter; cut units instead (secateur.score)"
         )
     if layers is None:
-        return list(known.values())
+        return known
+    if not layers:
+        raise SettingsError("layers= is empty; name at least one, or leave it out for all")
     for layer in layers:
         if layer not in known:
             raise SettingsError(
                 f"{layer!r} is no dense or convolutional layer of the network; {did_you_mean(layer, known)}"
             )
-    if not layers:
-        raise SettingsError("layers= is empty; name at least one, or leave it out for all")
-    return [known[layer] for layer in layers]
+    return {layer: known[layer] for layer in layers}
 
 
 def _observed(
     model: nn.Module,
     criterion: WeightCriterion,
-    need: Need,
-    names: Collection[str],
+    need: WeightNeed,
+    parameters: Mapping[str, str],
     *,
-    data: Iterable[tuple[Any, Any]] | HasBatches | Observations | None,
+    data: Iterable[tuple[Any, Any]] | HasBatches | WeightObservations | None,
     loss: Loss | None,
     forward_fn: ForwardFn | None,
     batches: int | None,
-    seed: int,
 ) -> Mapping[str, Tensor]:
     """The gradient or the curvature of each weight."""
     if data is None:
         raise SettingsError(
-            f"criterion {criterion.name!r} needs data ({need.value}) and none are given; pass data=batches, or use 'magnitude'"
+            f"criterion {criterion.name!r} needs data ({need}) and none are given; pass data=batches, or use 'magnitude'"
         )
-    if not isinstance(data, Observations):
+    if not isinstance(data, WeightObservations):
         every = data.batches(BATCH_SIZE) if isinstance(data, HasBatches) else data
         data = observe_weights(
             model,
-            names,
+            list(parameters),
             every if batches is None else islice(every, batches),
             needs={need},
             loss=loss,
             forward_fn=forward_fn,
-            generator=torch.Generator().manual_seed(seed),
         )
-    found = data.gradients if need is Need.GRADIENT else data.curvature
-    missing = [name for name in names if name not in found]
+    found = data.gradients if need == "gradient" else data.curvature
+    missing = [name for name in parameters.values() if name not in found]
     if missing:
         raise SettingsError(
-            f"criterion {criterion.name!r} needs the {need.value} of {missing[0]!r}, which {data!r} does not hold; observe it, or"
+            f"criterion {criterion.name!r} needs the {need} of {missing[0]!r}, which {data!r} does not hold; observe it, or"
             " pass batches"
         )
     return found

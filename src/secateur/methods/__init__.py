@@ -3,13 +3,14 @@
 from secateur.methods.ablation import Ablation, ablate
 from secateur.methods.layerwise import LayerError, LayerwiseResult, layerwise_obs
 from secateur.methods.listener import Listener, Silent
+from secateur.methods.protocol import StepSettings
 from secateur.methods.reduce import KIND, MODEL_FILE, reduce, unreduced_in
 from secateur.methods.result import Layer, ReduceResult, Step
 from secateur.methods.settings import ReduceSettings
 from secateur.methods.snare import Search
 from secateur.methods.splice import SpliceResult, SpliceSettings, splice
 from secateur.methods.state import SearchState
-from secateur.methods.stepwise import Point, StepSettings, StepwiseResult, stepwise
+from secateur.methods.stepwise import Point, StepwiseResult, stepwise
 from secateur.methods.training import TrainResult, started_in, train
 
 __all__ = [

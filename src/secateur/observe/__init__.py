@@ -1,9 +1,10 @@
 """One pass over batches: activations, covariances, gradients and curvature, the model left as found."""
 
-from secateur.observe.collect import observe, observe_weights
+from secateur.observe.collect import observe
 from secateur.observe.derivatives import Loss, cross_entropy
 from secateur.observe.layers import Patches, layers_in, observe_layers, patches
 from secateur.observe.values import Covariance, Moments, Need, Observations, Taylor, pool
+from secateur.observe.weights import WeightNeed, WeightObservations, observe_weights, weights_of
 
 __all__ = [
     "Covariance",
@@ -13,6 +14,8 @@ __all__ = [
     "Observations",
     "Patches",
     "Taylor",
+    "WeightNeed",
+    "WeightObservations",
     "cross_entropy",
     "layers_in",
     "observe",
@@ -20,4 +23,5 @@ __all__ = [
     "observe_weights",
     "patches",
     "pool",
+    "weights_of",
 ]

@@ -78,70 +78,15 @@ def observe(
         raise SettingsError(f"probes is {probes}; it must be at least 1")
     chosen = [group for group in channels.groups if groups is None or group.name in groups]
     check_finite(named_tensors(model))
-    collector = _Collector(
-        model,
-        chosen,
-        wanted,
-        probes=probes,
-        generator=generator or torch.Generator().manual_seed(0),
-        weights={m.tensor for group in chosen for m in group.by_role("write", "read")},
-    )
-    return collector.watch(model, batches, loss=loss, forward_fn=forward_fn, training=training)
-
-
-def observe_weights(
-    model: nn.Module,
-    weights: Collection[str],
-    batches: Iterable[tuple[Any, Any]],
-    *,
-    needs: Collection[Need],
-    loss: Loss | None = None,
-    forward_fn: ForwardFn | None = None,
-    probes: int = 8,
-    generator: torch.Generator | None = None,
-) -> Observations:
-    """Gradients and curvature of some parameters, whatever groups of channels they take part in: one pass, in eval mode.
-
-    Args:
-        model: The model, which is left as found.
-        weights: Names of the parameters whose curvature is wanted; gradients are observed for all parameters.
-        batches: As for :func:`observe`, like what follows.
-        needs: ``Need.GRADIENT``, ``Need.HESSIAN_DIAGONAL``, or both.
-        loss: From output and targets to the mean loss over the batch; cross entropy by default.
-        forward_fn: How a batch's inputs are run, where that is not ``model(inputs)``.
-        probes: Probes a batch for the Hessian's diagonal.
-        generator: Source of those probes; by default one with seed 0.
-
-    Raises:
-        SettingsError: Nothing is needed, or what belongs to channels and not to weights; or ``probes`` is below 1.
-        DataError: There is no batch, or its inputs are not finite.
-        ModelError: Weights, the loss or gradients are not finite.
-
-    Example:
-        >>> model = nn.Linear(2, 2)
-        >>> batches = [(torch.ones(4, 2), torch.zeros(4, dtype=torch.int64))]
-        >>> observe_weights(model, ["weight"], batches, needs={Need.HESSIAN_DIAGONAL}).curvature["weight"].shape
-        torch.Size([2, 2])
-    """
-    wanted = frozenset(needs)
-    if not wanted or wanted & AT_READERS:
-        raise SettingsError(
-            f"of weights {Need.GRADIENT.value} and {Need.HESSIAN_DIAGONAL.value} are observed, not"
-            f" {', '.join(sorted(need.value for need in wanted)) or 'nothing'}; observe channels with secateur.observe.observe"
-        )
-    if probes < 1:
-        raise SettingsError(f"probes is {probes}; it must be at least 1")
-    model = unwrapped(model)
-    check_finite(named_tensors(model))
-    collector = _Collector(
-        model,
-        [],
-        wanted,
-        probes=probes,
-        generator=generator or torch.Generator().manual_seed(0),
-        weights=set(weights),
-    )
-    return collector.watch(model, batches, loss=loss, forward_fn=forward_fn, training=False)
+    collector = _Collector(model, chosen, wanted, probes, generator or torch.Generator().manual_seed(0))
+    with left_as_found(model), torch.set_grad_enabled(bool(wanted & DERIVATIVES)):
+        model.train(training)
+        collector.attach()
+        for inputs, targets in batches:
+            with collector.uses:
+                outputs = collector.forward(model, inputs, forward_fn)
+            collector.learn(outputs, targets, loss or cross_entropy)
+    return collector.result()
 
 
 @dataclass(slots=True)
@@ -162,10 +107,8 @@ class _Collector:
         model: nn.Module,
         groups: list[Group],
         needs: frozenset[Need],
-        *,
         probes: int,
         generator: torch.Generator,
-        weights: Collection[str],
     ) -> None:
         self._needs, self._probes, self._generator = needs, probes, generator
         named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
@@ -182,9 +125,10 @@ class _Collector:
             {r.tensor: model.get_parameter(r.tensor) for of in self._readers.values() for r in of}
         )
         floating = {n: p for n, p in model.named_parameters() if p.is_floating_point()}
+        in_groups = {m.tensor for group in groups for m in group.by_role("write", "read")}
         self._parameters = floating if Need.GRADIENT in needs else {}
         self._curved = (
-            {n: p for n, p in floating.items() if n in weights} if Need.HESSIAN_DIAGONAL in needs else {}
+            {n: p for n, p in floating.items() if n in in_groups} if Need.HESSIAN_DIAGONAL in needs else {}
         )
         self._totals = {
             kind: {
@@ -211,25 +155,6 @@ class _Collector:
         for reader in readers:
             for module in reader.modules:
                 self._readers.setdefault(module, []).append(reader)
-
-    def watch(
-        self,
-        model: nn.Module,
-        batches: Iterable[tuple[Any, Any]],
-        *,
-        loss: Loss | None,
-        forward_fn: ForwardFn | None,
-        training: bool,
-    ) -> Observations:
-        """The whole pass."""
-        with left_as_found(model), torch.set_grad_enabled(bool(self._needs & DERIVATIVES)):
-            model.train(training)
-            self.attach()
-            for inputs, targets in batches:
-                with self.uses:
-                    outputs = self.forward(model, inputs, forward_fn)
-                self.learn(outputs, targets, loss or cross_entropy)
-        return self.result()
 
     def attach(self) -> None:
         """Hook the readers, and let what is differentiated have a gradient."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secateur.methods import Point
+from secateur.methods.protocol import Granularity
 from secateur.report import text
 from secateur.report.charts import Axis
 from secateur.report.conditions import here
@@ -140,7 +142,7 @@ def _panels(experiment: Experiment, results: Sequence[CellResult], labels: Seque
             rest,
             tuple(
                 _chart(title, of, {label: group[label] for label in labels if label in group}, labels)
-                for title, of in _KINDS
+                for title, of in _kinds(itertools.chain.from_iterable(group.values()))
             ),
         )
         for rest, group in by_rest.items()
@@ -166,11 +168,19 @@ def _removed(of: Callable[[Point], int]) -> Callable[[Sequence[Point]], list[flo
     return lambda points: [100 * (1 - of(point) / max(of(points[0]), 1)) for point in points]
 
 
-_KINDS: Final[tuple[tuple[str, Callable[[Sequence[Point]], list[float]]], ...]] = (
-    ("units", lambda points: [100 * point.share for point in points]),
-    ("parameters", _removed(lambda point: point.parameters)),
-    ("MACs", _removed(lambda point: point.macs)),
-)
+def _kinds(
+    results: Iterable[CellResult],
+) -> tuple[tuple[str, Callable[[Sequence[Point]], list[float]]], ...]:
+    """What curves are drawn along: what went at a time, in its own word, and what the network lost by it."""
+    went = {result.cell.settings.granularity for result in results}
+    return (
+        (
+            " or ".join(f"{one}s" for one in get_args(Granularity) if one in went),
+            lambda points: [100 * point.share for point in points],
+        ),
+        ("parameters", _removed(lambda point: point.parameters)),
+        ("MACs", _removed(lambda point: point.macs)),
+    )
 
 
 def _chart(

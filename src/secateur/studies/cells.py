@@ -58,6 +58,8 @@ class Cell:
     def key(self) -> str:
         """A name for the cell, by what it does."""
         settings: dict[str, Any] = {**self.settings.model_dump(mode="json"), "within": self.within}
+        if settings["granularity"] == "unit":
+            del settings["granularity"]  # names of cells stay those that they had before there were others
         said = f"{settings['criterion']}-{_plain(settings['scope'])}-seed{self.seed}"
         return f"{said}-{_digest({'base': self.base, 'settings': settings})}"
 

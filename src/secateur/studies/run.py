@@ -12,24 +12,28 @@ from typing import Any, Final
 
 from torch import nn
 
-from secateur.criteria import criterion_named
+from secateur.criteria import criterion_named, weight_criterion_named
 from secateur.data import Splits
 from secateur.data import load as load_data
 from secateur.errors import RunError, SecateurError, SettingsError, StoreError
 from secateur.evaluate import evaluate
 from secateur.methods import MODEL_FILE, Point, stepwise, train
+from secateur.methods.protocol import NETWORK
 from secateur.methods.seeds import seed_for
-from secateur.methods.stepwise import NETWORK, StepwiseResult, fresh, layers_of
+from secateur.methods.steps import scopes_of
+from secateur.methods.stepwise import StepwiseResult, fresh, fresh_masked
 from secateur.networks import build
 from secateur.scale import Workers
-from secateur.store import RunFolder, load, read_description, save
+from secateur.store import RunFolder, load, read_description, save, save_masks
 from secateur.studies.cells import Cell
 from secateur.studies.study import Study
+from secateur.surgery import Masks
 from secateur.train import EpochRecord, fit
 
 KIND: Final = "study"
 CELL: Final = "cell"
 BASES, CELLS = "bases", "cells"
+MASKS_FILE: Final = "masks.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +214,7 @@ def _folder(path: Path, document: Mapping[str, Any], *, resume: bool) -> RunFold
     if not resume:
         return RunFolder.create(path, document, kind=KIND)
     folder = RunFolder.open(path, kind=KIND)
-    if folder.settings != dict(document):
+    if Study(**folder.settings["study"]).model_dump() != Study(**document["study"]).model_dump():
         folder.close()
         raise RunError(
             f"{path} holds another study; run this one into another folder, or go on with the study that is kept there"
@@ -224,24 +228,28 @@ def _loaded(study: Study, data_dir: str | Path | None) -> dict[str, Splits]:
 
 def _check(cells: Sequence[Cell], data: Mapping[str, Splits]) -> None:
     """Refuse unknown networks, layers and criteria before anything runs."""
-    seen: dict[tuple[str, str], list[str]] = {}
+    seen: dict[tuple[str, str, str], list[str]] = {}
     for cell in cells:
-        pair = cell.network, cell.data
-        if pair not in seen:
+        settings, scope = cell.settings, cell.settings.scope
+        kind = cell.network, cell.data, settings.granularity
+        if kind not in seen:
             model = build(cell.network, seed=0)
             evaluate(model, data[cell.data].validation.take(1), classes=data[cell.data].classes)
-            seen[pair] = [group.name for group in layers_of(model, data[cell.data]).groups]
-        criterion = criterion_named(cell.settings.criterion)
-        if criterion.name in ("similarity", "correlation") and cell.settings.recompute != 1:
+            seen[kind] = scopes_of(model, data[cell.data], settings.granularity)
+        if settings.granularity != "unit":
+            weight_criterion_named(settings.criterion)
+        elif (
+            criterion_named(settings.criterion).name in ("similarity", "correlation")
+            and settings.recompute != 1
+        ):
             raise SettingsError(
-                f"criterion {criterion.name!r} folds each unit into one that is there, so its scores are taken anew after each"
+                f"criterion {settings.criterion!r} folds each unit into one that is there, so its scores are taken anew after each"
                 " step; say recompute = 1"
             )
-        scope = cell.settings.scope
-        if scope != NETWORK and scope not in seen[pair]:
+        if scope != NETWORK and scope not in seen[kind]:
             raise SettingsError(
                 f"scope={scope!r} is no layer of {cell.network} that can be cut; it may be {NETWORK!r},"
-                f" {', '.join(seen[pair]) or 'nothing else'}"
+                f" {', '.join(seen[kind]) or 'nothing else'}"
             )
 
 
@@ -341,13 +349,15 @@ class _Runner:
     ) -> dict[str, float]:
         """The figures of a cell, and its network in a file. Test examples are read here, once, at the end."""
         data = self.data[cell.data]
-        kept, point = result.within, result.within_point
+        kept, point, masks = result.within, result.within_point, result.within_masks
         if kept is None or point is None:
-            kept, point = result.model, result.points[-1]
+            kept, point, masks = result.model, result.points[-1], result.masks
         found: dict[str, float] = {f"base_{name}": about[name] for name in _FIGURES}
         found |= _of(kept, data, point)
         if cell.scratch:
-            found |= _from_scratch(cell, kept, data, point)
+            found |= _from_scratch(cell, kept, masks, data, point)
+        if masks is not None:
+            save_masks(masks, path / MASKS_FILE)
         save(kept, path / MODEL_FILE, evaluation={"test_accuracy": found["kept_test_accuracy"]})
         return found
 
@@ -368,18 +378,23 @@ def _of(model: nn.Module, data: Splits, point: Point, name: str = "kept") -> dic
     }
 
 
-def _from_scratch(cell: Cell, kept: nn.Module, data: Splits, point: Point) -> dict[str, float]:
+def _from_scratch(
+    cell: Cell, kept: nn.Module, masks: Masks | None, data: Splits, point: Point
+) -> dict[str, float]:
     """The same small architecture with new weights, trained on as many examples as the reduced one was in all."""
     seen = point.iterations * cell.settings.training.batch_size
     epochs = cell.training.epochs + -(-seen // len(data.train))
-    model = fresh(
-        kept, lambda: build(cell.network, seed=seed_for(cell.seed, "scratch") % 2**31), data.train.inputs[:1]
-    )
+
+    def anew() -> nn.Module:
+        return build(cell.network, seed=seed_for(cell.seed, "scratch") % 2**31)
+
+    model = fresh(kept, anew, data.train.inputs[:1]) if masks is None else fresh_masked(anew, masks)
     fit(
         model,
         data.train,
         data.validation,
         cell.training.but(epochs=epochs),
         seed=seed_for(cell.seed, "scratch"),
+        masks=masks,
     )
     return _of(model.eval(), data, point, "scratch")

@@ -13,18 +13,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from secateur._options import did_you_mean, sentence, worst
 from secateur.errors import SettingsError
 from secateur.methods import StepSettings
-from secateur.methods.stepwise import Retrain
+from secateur.methods.protocol import Granularity, Retrain
 from secateur.studies.cells import Cell
 from secateur.train import TrainSettings
 from secateur.train.recipes import recipe_for
 
 FACTORS: Final = (
-    "criterion", "normalise", "cost_weight", "scope", "retrain", "iterations", "recompute", "step",
+    "granularity", "criterion", "normalise", "cost_weight", "scope", "retrain", "iterations", "recompute", "step",
 )  # fmt: skip
 """What may differ between the cells of a question, beside network, data and seed."""
 
 CONTROLS: Final = ("random", "l1")
-"""Criteria that every comparison of criteria has."""
+"""Criteria that every comparison of criteria has; of weights the second is also called magnitude."""
 
 T = TypeVar("T")
 
@@ -44,7 +44,9 @@ class Experiment(BaseModel):
         name: What it is called, such as ``4.1``.
         question: What it asks, in a sentence.
         compare: The factor whose values are compared, all else being equal.
-        criterion: Names of criteria. Where criteria are compared, ``random`` and ``l1`` are added as controls.
+        granularity: ``unit``, ``kernel`` or ``weight``: what goes. Below, units stand for whichever it is.
+        criterion: Names of criteria. Where criteria are compared, ``random`` and ``l1`` (unless ``magnitude``, the same, is there) are
+            added as controls.
         normalise: ``none``, ``l1`` or ``l2``.
         cost_weight: See `StepSettings`, as for all that follows.
         scope: ``network``, or names of layers.
@@ -65,6 +67,7 @@ class Experiment(BaseModel):
     name: str = Field(min_length=1)
     question: str = ""
     compare: str = "criterion"
+    granularity: Several[Granularity] = ("unit",)
     criterion: Several[str] = ("taylor",)
     normalise: Several[Literal["none", "l1", "l2"]] = ("none",)
     cost_weight: Several[float] = (0.0,)
@@ -84,7 +87,8 @@ class Experiment(BaseModel):
             name: tuple(dict.fromkeys(getattr(self, name))) for name in FACTORS
         }
         if self.compare == "criterion":
-            found["criterion"] = tuple(dict.fromkeys((*found["criterion"], *CONTROLS)))
+            controls = [name for name in CONTROLS if name != "l1" or "magnitude" not in found["criterion"]]
+            found["criterion"] = tuple(dict.fromkeys((*found["criterion"], *controls)))
         return found
 
 

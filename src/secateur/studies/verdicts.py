@@ -83,6 +83,17 @@ def area(points: Sequence[Point], upto: float) -> float:
     return float(np.trapezoid(heights, shares) / upto) if upto > 0 else float(heights[0])
 
 
+def along_parameters(points: Sequence[Point]) -> tuple[Point, ...]:
+    """A curve along the share of parameters that went, so that curves of units and of weights compare.
+
+    >>> curve = [Point(0, 0, 0.0, 8, 9, 100.0, 0.0, 0), Point(1, 5, 0.5, 2, 5, 50.0, 0.0, 0)]
+    >>> [point.share for point in along_parameters(curve)]
+    [0.0, 0.75]
+    """
+    whole = max(points[0].parameters, 1)
+    return tuple(replace(point, share=1 - point.parameters / whole) for point in points)
+
+
 def verdicts(study: Study, results: Sequence[CellResult]) -> tuple[Comparison, ...]:
     """All comparisons of all questions."""
     found: list[Comparison] = []
@@ -98,12 +109,16 @@ def _of_curves(experiment: Experiment, results: Sequence[CellResult]) -> Iterato
     for first, second in itertools.combinations(levels, 2):
         pairs = _paired(experiment.compare, results, first, second)
         by_seed: defaultdict[int, list[float]] = defaultdict(list)
+        what = "mean accuracy over the curve"
         for one, other in pairs:
-            by_seed[one.cell.seed].append(
-                area(one.points, experiment.until) - area(other.points, experiment.until)
-            )
+            curves, upto = (one.points, other.points), experiment.until
+            if experiment.compare == "granularity":  # shares of units and of weights are not the same thing
+                what = "mean accuracy over the curve, by parameters removed"
+                curves = tuple(along_parameters(points) for points in curves)
+                upto = min(points[-1].share for points in curves)
+            by_seed[one.cell.seed].append(area(curves[0], upto) - area(curves[1], upto))
         if by_seed:
-            yield _compared(experiment.name, "mean accuracy over the curve", str(first), str(second), by_seed)
+            yield _compared(experiment.name, what, str(first), str(second), by_seed)
 
 
 def _paired(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -92,11 +93,35 @@ def plan_weights(
             for name in values
         }
     else:
-        ranked = {name: _normalised(values[name], free[name], normalise) for name in values}
+        compared = normalised_weights(scores, normalise, within=within).values
+        ranked = {name: compared[name] for name in values}
         total = sum(each.numel() for each in values.values())
         kept = _lowest_gone(ranked, free, _count(remove, total, "the network"))
     masks = Masks({name: _spread(stay, shapes[name]) for name, stay in kept.items()})
     return masks if within is None else masks & within
+
+
+def normalised_weights(scores: WeightScores, by: WeightNorm, *, within: Masks | None = None) -> WeightScores:
+    """Divide each parameter's scores by their norm, those of what is cut already left out.
+
+    Args:
+        scores: Scores of weights or kernels.
+        by: ``l1``, ``l2``, or ``none`` for the scores as they are.
+        within: Masks that hold already.
+
+    Example:
+        >>> scores = WeightScores("magnitude", "weight", {"w": torch.tensor([[3.0, 4.0]], dtype=torch.float64)})
+        >>> normalised_weights(scores, "l2").values["w"]
+        tensor([[0.6000, 0.8000]], dtype=torch.float64)
+    """
+    if by == "none":
+        return scores
+    divided: dict[str, Tensor] = {}
+    for name, values in scores.values.items():
+        left = values[_free(values, within, name)]
+        norm = float(left.abs().sum() if by == "l1" else left.square().sum().sqrt())
+        divided[name] = values / norm if norm > 0 else values
+    return replace(scores, values=divided)
 
 
 def _shapes(model: nn.Module, scores: WeightScores) -> dict[str, torch.Size]:
@@ -130,14 +155,6 @@ def _count(share: float, total: int, name: str) -> int:
     if not 0 <= share <= 1:
         raise SettingsError(f"remove={share:g} for {name} must be a share from 0 to 1")
     return math.floor(share * total * (1 + 1e-12) + 1e-9)
-
-
-def _normalised(values: Tensor, free: Tensor, by: WeightNorm) -> Tensor:
-    if by == "none":
-        return values
-    left = values[free]
-    norm = float(left.abs().sum() if by == "l1" else left.square().sum().sqrt())
-    return values / norm if norm > 0 else values
 
 
 def _lowest_gone(values: Mapping[str, Tensor], free: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
