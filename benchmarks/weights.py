@@ -27,7 +27,7 @@ from _results import ROOT, Results
 from secateur import data, networks, store
 from secateur.data import Splits
 from secateur.evaluate import evaluate
-from secateur.methods import SpliceSettings, layerwise_obs, splice
+from secateur.methods import SpliceSettings, Surgeon, splice
 from secateur.train import TrainSettings, fit
 
 BASES = ROOT / "runs" / "bench"
@@ -85,19 +85,22 @@ def shares(results: Results, name: str, splits: Splits, seed: int) -> None:
     sample = splits.train.take(SCORED, seed=seed)
     whole = evaluate(base, splits.validation).accuracy
     for method in (*CRITERIA, SURGEON):
+        if all(results.has(network=name, method=method, removed=share, seed=seed) for share in SHARES):
+            continue
         began = time.process_time()
-        scores = None if method == SURGEON else secateur.score_weights(base, method, data=sample, seed=seed)
-        scoring = time.process_time() - began
+        if method == SURGEON:
+            cut_at = Surgeon(base, sample, examples=SCORED, seed=seed)
+        else:
+            scores = secateur.score_weights(base, method, data=sample, seed=seed)
+        once = time.process_time() - began
         for share in SHARES:
             keys = {"network": name, "method": method, "removed": share, "seed": seed}
-            if results.has(**keys):
-                continue
             began = time.process_time()
-            if scores is None:
-                cut = layerwise_obs(base, sample, remove=share, examples=SCORED, seed=seed).model
+            if method == SURGEON:
+                cut = cut_at.cut(share).model
             else:
                 cut = secateur.mask(base, secateur.plan_weights(base, scores, remove=share))
-            seconds = scoring + time.process_time() - began
+            seconds = once + time.process_time() - began
             accuracy = evaluate(cut, splits.validation).accuracy
             results.add(
                 {**keys, "data": "mnist", "accuracy_before": whole, "accuracy": accuracy,

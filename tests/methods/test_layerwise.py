@@ -12,7 +12,7 @@ from secateur import data, networks
 from secateur.data import Split, Splits
 from secateur.errors import ModelError, NothingToCutError, SettingsError
 from secateur.evaluate import evaluate
-from secateur.methods import layerwise_obs
+from secateur.methods import Surgeon, layerwise_obs
 from secateur.observe import patches
 from secateur.testing import check_left_as_found, randomise
 
@@ -116,6 +116,20 @@ def test_it_keeps_what_magnitude_loses(digits: Splits, net: nn.Module) -> None:
     again = layerwise_obs(net, digits, remove=0.8)
     assert again.masks.digest == found.masks.digest
     assert all(map(torch.equal, again.model.parameters(), found.model.parameters()))
+
+
+def test_one_surgeon_makes_many_cuts(digits: Splits, net: nn.Module) -> None:
+    """Each cut of a surgeon is that of a call for itself, whatever was cut before; layers that it does not know are refused."""
+    surgeon = Surgeon(net, digits, examples=100)
+
+    for remove in (0.9, 0.3, {"dense1": 0.5}):
+        alone = layerwise_obs(net, digits, remove=remove, examples=100)
+        found = surgeon.cut(remove)
+        assert found.masks.digest == alone.masks.digest
+        assert all(map(torch.equal, found.model.parameters(), alone.model.parameters()))
+        assert found.layers == alone.layers
+    with pytest.raises(SettingsError, match="not among the layers"):
+        Surgeon(net, digits, layers=["conv1"], examples=20).cut({"dense1": 0.5})
 
 
 def test_inputs_that_never_change_go_first_and_cost_nothing() -> None:

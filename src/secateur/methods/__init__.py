@@ -1,7 +1,7 @@
 """Methods: compositions of the parts, one file each, with their sources."""
 
 from secateur.methods.ablation import Ablation, ablate
-from secateur.methods.layerwise import LayerError, LayerwiseResult, layerwise_obs
+from secateur.methods.layerwise import LayerError, LayerwiseResult, Surgeon, layerwise_obs
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.protocol import StepSettings
 from secateur.methods.reduce import KIND, MODEL_FILE, reduce, unreduced_in
@@ -32,6 +32,7 @@ __all__ = [
     "Step",
     "StepSettings",
     "StepwiseResult",
+    "Surgeon",
     "TrainResult",
     "ablate",
     "layerwise_obs",

@@ -14,7 +14,7 @@ from secateur.data import Split, Splits
 from secateur.errors import ModelError, NothingToCutError, SettingsError
 from secateur.methods.seeds import seed_for
 from secateur.methods.surgeon import best_weights, cheapest, removal_order
-from secateur.observe import Covariance, Patches, layers_in, observe_layers
+from secateur.observe import Covariance, layers_in, observe_layers
 from secateur.surgery import Masks
 
 
@@ -120,98 +120,142 @@ def layerwise_obs(
         the scores of all weights are taken once and the changes added up; here each step sees those before it, as in
         Frantar and Alistarh 2022, arXiv:2208.11580, whose row-wise elimination and choice over rows this is. There biases do not move.
     """
-    network = unwrapped(model)
-    shares = _shares(network, remove, layers)
-    if damping < 0:
-        raise SettingsError(f"damping is {damping:g}; it must not be negative")
-    if examples < 1:
-        raise SettingsError(f"examples is {examples}; at least one must be observed")
-    split = data.train if isinstance(data, Splits) else data
-    sample = split.take(min(examples, len(split)), seed=seed_for(seed, "sample") % 2**31)
-    made = copied(network, {})
-    seen = observe_layers(network, sample.batches(_BATCH), layers=list(shares))
-    named = layers is not None or isinstance(remove, Mapping)
-    kept: dict[str, Tensor] = {}
-    errors: list[LayerError] = []
-    skipped: dict[str, str] = {}
-    targets = layers_in(made, list(shares))
-    for name, share in shares.items():
-        if not seen[name].count:
-            skipped[name] = "its layer is not called in a forward pass, so that nobody knows what it reads"
-            if named:
-                raise ModelError(f"{name!r} cannot be cut: {skipped[name]}; leave it out")
-            continue
-        layer = targets[name]
-        weight, bias = layer.weight, layer.bias
-        kept[name], new, moved, error = _cut(
-            name, weight.detach(), seen[name], share, centred=bias is not None, damping=damping
-        )
-        errors.append(error)
-        with torch.no_grad():
-            weight.copy_(new)
-            if bias is not None:
-                bias += moved.to(bias)
-    if not kept:
-        raise NothingToCutError(
-            "the network has no dense or convolutional layer that sees data; prune its units instead"
-        )
-    return LayerwiseResult(made, Masks(kept), tuple(errors), skipped)
-
-
-_BATCH = 100
-
-
-def _shares(
-    model: nn.Module, remove: float | Mapping[str, float], layers: Collection[str] | None
-) -> dict[str, float]:
-    """The share that goes of each weight by its name."""
+    names = layers
     if isinstance(remove, Mapping):
         if layers is not None:
             raise SettingsError("remove names the layers already; leave out layers, or give one share")
-        shares: dict[str, float] = {
-            next(iter(layers_in(model, [name]))): share for name, share in remove.items()
+        names = list(remove)
+    return Surgeon(model, data, layers=names, examples=examples, damping=damping, seed=seed).cut(remove)
+
+
+class Surgeon:
+    """Layer-wise optimal brain surgeon for several shares at the cost of one.
+
+    The order in which weights go does not depend on how many do: it is found once, and each cut is little more than a solve.
+
+    Args:
+        model: The network; it is left as found, and must stay as it is while cuts are made.
+        data: As for `layerwise_obs`.
+        layers: Names of layers; all dense and convolutional ones by default.
+        examples: As for `layerwise_obs`.
+        damping: As for `layerwise_obs`.
+        seed: As for `layerwise_obs`.
+
+    Raises:
+        SettingsError: There is no such layer, or damping or examples are out of their range.
+        ModelError: Inputs depend on each other linearly, without damping; a layer that was named sees no data.
+        NothingToCutError: There is no layer to cut.
+
+    Attributes:
+        skipped: Layers that stay whole, and why.
+
+    Example:
+        >>> from secateur import data, networks
+        >>> digits = data.load("digits", limit=300)
+        >>> surgeon = Surgeon(networks.build("digits-net", seed=0), digits, layers=["dense1"])
+        >>> [surgeon.cut(share).masks.left for share in (0.5, 0.75)]
+        [8192, 4096]
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Splits | Split,
+        *,
+        layers: Collection[str] | None = None,
+        examples: int = 2000,
+        damping: float = 0.01,
+        seed: int = 0,
+    ) -> None:
+        if damping < 0:
+            raise SettingsError(f"damping is {damping:g}; it must not be negative")
+        if examples < 1:
+            raise SettingsError(f"examples is {examples}; at least one must be observed")
+        self._model, self._damping = unwrapped(model), damping
+        chosen = layers_in(self._model, layers)
+        split = data.train if isinstance(data, Splits) else data
+        sample = split.take(min(examples, len(split)), seed=seed_for(seed, "sample") % 2**31)
+        self._seen = observe_layers(self._model, sample.batches(_BATCH), layers=list(chosen))
+        self.skipped: dict[str, str] = {
+            name: "its layer is not called in a forward pass, so that nobody knows what it reads"
+            for name, seen in self._seen.items()
+            if not seen.count
         }
-    else:
-        shares = dict.fromkeys(layers_in(model, layers), remove)
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise SettingsError(f"remove={share:g} for {name!r} is no share between 0 and 1")
-    if not shares:
-        raise NothingToCutError(
-            "the network has no dense or convolutional layer with a weight of its own; prune its units instead"
+        for name, reason in self.skipped.items():
+            if layers is not None:
+                raise ModelError(f"{name!r} cannot be cut: {reason}; leave it out")
+        self._orders = {name: self._order(name) for name in chosen if name not in self.skipped}
+        if not self._orders:
+            raise NothingToCutError(
+                "the network has no dense or convolutional layer with a weight of its own that sees data; prune its units instead"
+            )
+
+    def cut(self, remove: float | Mapping[str, float]) -> LayerwiseResult:
+        """A copy of the network without a share of its weights.
+
+        Args:
+            remove: The share of each layer's weights that goes, or the shares by layer; layers without one stay whole.
+
+        Raises:
+            SettingsError: A share is below 0 or above 1, or of a layer that is not among these.
+        """
+        shares = dict.fromkeys(self._orders, remove) if not isinstance(remove, Mapping) else {
+            next(iter(layers_in(self._model, [name]))): share for name, share in remove.items()
+        }  # fmt: skip
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise SettingsError(f"remove={share:g} for {name!r} is no share between 0 and 1")
+            if name not in self._orders:
+                raise SettingsError(
+                    f"{name!r} was not among the layers to be cut: {', '.join(self._orders)}; name it there"
+                )
+        made = copied(self._model, {})
+        kept: dict[str, Tensor] = {}
+        errors: list[LayerError] = []
+        for name, layer in layers_in(made, list(shares)).items():
+            kept[name], new, moved, error = self._cut(name, shares[name])
+            errors.append(error)
+            with torch.no_grad():
+                layer.weight.copy_(new.view_as(layer.weight))
+                if layer.bias is not None:
+                    layer.bias.add_(moved.to(layer.bias))
+        return LayerwiseResult(made, Masks(kept), tuple(errors), self.skipped)
+
+    def _problem(self, name: str) -> tuple[Tensor, tuple[Covariance, ...], list[Tensor]]:
+        """A layer's rows, and for each group of them what they read and their Hessian."""
+        layer, groups = layers_in(self._model, [name])[name], self._seen[name].groups
+        rows = layer.weight.detach().double().cpu().flatten(1)
+        return rows, groups, [group.gram if layer.bias is None else group.covariance for group in groups]
+
+    def _order(self, name: str) -> tuple[Tensor, Tensor]:
+        rows, groups, hessians = self._problem(name)
+        parts = zip(rows.chunk(len(groups)), hessians, strict=True)
+        found = [_order(part, h, self._damping) for part, h in parts]
+        return torch.cat([order for order, _ in found]), torch.cat([cost for _, cost in found])
+
+    def _cut(self, name: str, share: float) -> tuple[Tensor, Tensor, Tensor, LayerError]:
+        """One layer: which weights stay, their new values, by how much the bias moves, and what it costs."""
+        rows, groups, hessians = self._problem(name)
+        layer = layers_in(self._model, [name])[name]
+        count = math.floor(share * rows.numel() * (1 + 1e-12) + 1e-9)  # as plan_weights counts
+        kept = cheapest(*self._orders[name], count)
+        each = zip(*(t.chunk(len(groups)) for t in (rows, kept)), hessians, strict=True)
+        best = torch.cat([_best(part, h, mine, self._damping) for part, mine, h in each])
+        new = best.to(layer.weight.dtype)
+        change = (new.double() - rows).chunk(len(groups))
+        error = LayerError(
+            name,
+            rows.numel(),
+            count,
+            _squared(change, groups, centred=layer.bias is not None),
+            _squared((-rows * ~kept).chunk(len(groups)), groups, centred=False),
+            _squared(rows.chunk(len(groups)), groups, centred=True),
         )
-    return shares
+        moved = torch.cat([-part @ group.mean for part, group in zip(change, groups, strict=True)])
+        return kept.view(layer.weight.shape), new, moved, error
 
 
-def _cut(
-    name: str, weight: Tensor, seen: Patches, share: float, *, centred: bool, damping: float
-) -> tuple[Tensor, Tensor, Tensor, LayerError]:
-    """One layer: which weights stay, their new values, by how much the bias moves, and what it costs."""
-    rows = weight.detach().double().cpu().flatten(1)
-    parts = rows.chunk(len(seen.groups))
-    moments = [group.covariance if centred else group.gram for group in seen.groups]
-    found = [_order(part, h, damping) for part, h in zip(parts, moments, strict=True)]
-    order, cost = (torch.cat(each) for each in zip(*found, strict=True))
-    count = math.floor(share * rows.numel() * (1 + 1e-12) + 1e-9)  # as plan_weights counts
-    kept = cheapest(order, cost, count)
-    new = torch.cat(
-        [
-            _best(part, h, mine, damping)
-            for part, h, mine in zip(parts, moments, kept.chunk(len(parts)), strict=True)
-        ]
-    ).to(weight.dtype)
-    change = (new.double() - rows).chunk(len(parts))
-    error = LayerError(
-        name,
-        rows.numel(),
-        count,
-        _squared(change, seen.groups, centred=centred),
-        _squared([-(part * ~mine) for part, mine in zip(parts, kept.chunk(len(parts)), strict=True)],
-                 seen.groups, centred=False),
-        _squared(parts, seen.groups, centred=True),
-    )  # fmt: skip
-    moved = torch.cat([-part @ group.mean for part, group in zip(change, seen.groups, strict=True)])
-    return kept.view(weight.shape), new.view(weight.shape), moved, error
+_BATCH = 100
 
 
 def _order(weight: Tensor, h: Tensor, damping: float) -> tuple[Tensor, Tensor]:
