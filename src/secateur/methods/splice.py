@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -210,6 +210,7 @@ class _Splicer:
                 "the network has no dense or convolutional layer with a weight of its own; prune its units instead"
             )
         self.model, self.settings = model, settings
+        self.optimizer: torch.optim.Optimizer | None = None
         self.weights = {name: model.get_parameter(name) for name in chosen}
         self.kept = {name: torch.ones_like(w, dtype=torch.bool) for name, w in self.weights.items()}
         self.pools = (
@@ -247,6 +248,7 @@ class _Splicer:
     @contextmanager
     def around(self, optimizer: torch.optim.Optimizer) -> Generator[None]:
         """Inside, each step of the optimiser is taken by the weights behind the masks, and the network runs with the masks."""
+        self.optimizer = optimizer
         with ExitStack() as hooks:
             hooks.callback(optimizer.register_step_pre_hook(self._before).remove)
             hooks.callback(optimizer.register_step_post_hook(self._after).remove)
@@ -284,6 +286,8 @@ class _Splicer:
                 self._settle()
             elif self.step % self.settings.every == 0 and self._drawn():
                 self._follow()
+                if not self.open:
+                    self._forget()
         self._show()
 
     def _show(self) -> None:
@@ -329,6 +333,15 @@ class _Splicer:
             for name, kept in masks.kept.items():
                 self._keep(name, kept.to(self.kept[name].device))
         self.dense, self.squares = {}, {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """Moments of what is cut for good: left to decay they become numbers too small for a processor to be quick with."""
+        for name, weight in self.weights.items():
+            held: Mapping[str, Any] = {} if self.optimizer is None else self.optimizer.state.get(weight, {})
+            for moment in held.values():
+                if isinstance(moment, Tensor) and moment.shape == weight.shape:
+                    moment.masked_fill_(~self.kept[name], 0)
 
     def _keep(self, name: str, kept: Tensor) -> None:
         self.returned += int((kept & ~self.kept[name]).sum())
