@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import secateur
-from secateur.criteria import WEIGHT_CRITERIA, WeightScores
+from secateur.criteria import WEIGHT_CRITERIA, WeightCriterion, WeightScores
 from secateur.errors import ModelError, SettingsError
 from secateur.observe import observe_weights, weights_of
 from secateur.testing.laws import check_left_as_found
@@ -99,6 +99,22 @@ def test_scores_repeat_and_leave_the_network_as_found(criterion, granularity, ba
     one = secateur.score_weights(model, criterion, layers=["3"], **options)
     assert list(one.values) == ["3.weight"]
     assert torch.equal(one.values["3.weight"], every.values["3.weight"])
+
+
+def test_a_criterion_of_ones_own_is_taken_as_it_is(batches):
+    """It is given each weight with what it needs."""
+    own = WeightCriterion(
+        name="own",
+        function=lambda w, g: w.double() + g,
+        need="gradient",
+        description="a test's",
+        source="none",
+    )
+    scores = secateur.score_weights(small(), own, data=batches)
+    seen = observe_weights(small(), ["0"], batches, needs=["gradient"]).gradients["0.weight"]
+
+    assert scores.criterion == "own"
+    assert torch.allclose(scores.values["0.weight"], small().get_parameter("0.weight").double() + seen)
 
 
 def test_random_scores_differ_by_seed_and_tensor():

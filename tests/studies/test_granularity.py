@@ -13,8 +13,7 @@ from secateur.evaluate import evaluate
 from secateur.methods import Point
 from secateur.report.study import render_study
 from secateur.store import load, load_masks
-from secateur.studies import CellResult, Study, Watcher, compare, points_of, results_in, verdicts
-from secateur.studies.run import _loaded
+from secateur.studies import CellResult, Study, Watcher, check, compare, points_of, results_in, verdicts
 from secateur.surgery import mask
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +77,7 @@ def test_a_study_that_was_begun_before_goes_on(tmp_path: Path) -> None:
 def test_every_cell_has_its_curve_network_and_masks(folder: Path) -> None:
     """A masked network is kept with its masks, its figures count what they leave, and so are those from scratch."""
     study, results = results_in(folder)
-    data = _loaded(study, None)["digits"]
+    data = check(study)["digits"]
 
     assert all(result.done for result in results), [result.reason for result in results]
     for result in results:

@@ -187,6 +187,14 @@ def test_an_optimiser_that_keeps_one_history_for_all_is_refused():
     optimiser.step(loss)
 
 
+def test_one_history_for_all_is_refused_before_there_is_one():
+    """Whether L-BFGS has made a step is not what decides."""
+    model = network()
+    plan = random_plan(secateur.watch(model, X), ratio=0.5, seed=0)
+    with pytest.raises(ModelError, match="LBFGS keeps one history"):
+        secateur.apply(model, plan, optimizer=torch.optim.LBFGS(model.parameters()))
+
+
 def test_an_optimiser_of_another_network_is_refused():
     """It would go on training a network that nobody uses."""
     model, old = network(), network()

@@ -29,7 +29,8 @@ class WeightCriterion:
 
     Attributes:
         name: Its name.
-        function: From a weight, and what was observed of it, to a score for each of its numbers; None for random ones.
+        function: From a weight, and what was observed of it (the weight again, if nothing is needed), to a score for each of its
+            numbers; None for random ones.
         need: What must be observed on data first; None for a criterion on weights alone.
         description: What it measures, in a line.
         source: Where it was published.
@@ -163,16 +164,18 @@ WEIGHT_CRITERIA: Mapping[str, WeightCriterion] = MappingProxyType({each.name: ea
 """The criteria for single weights by name. A kernel's score is the sum of its weights', but for ``random``."""
 
 
-def weight_criterion_named(name: str) -> WeightCriterion:
-    """The criterion for weights of that name.
+def weight_criterion_named(name: str | WeightCriterion) -> WeightCriterion:
+    """The criterion for weights of that name; a criterion is taken as it is.
 
     Raises:
-        SettingsError: There is none; a criterion for units is told to be one.
+        SettingsError: There is none; the message lists those there are.
 
     Example:
         >>> weight_criterion_named("obd").need
         'curvature'
     """
+    if isinstance(name, WeightCriterion):
+        return name
     found = WEIGHT_CRITERIA.get(name)
     if found is None:
         raise SettingsError(
@@ -235,7 +238,7 @@ class WeightScores:
 
 def score_weights(
     model: nn.Module,
-    criterion: str = "magnitude",
+    criterion: str | WeightCriterion = "magnitude",
     *,
     data: Iterable[tuple[Any, Any]] | HasBatches | WeightObservations | None = None,
     granularity: FineGrain = "weight",
@@ -257,7 +260,7 @@ def score_weights(
 
     Args:
         model: The network; it is left as found.
-        criterion: One of the above.
+        criterion: One of the above, or a `WeightCriterion`.
         data: Batches of (inputs, targets), anything with ``.batches(size)``, or `WeightObservations` that hold what is needed.
         granularity: ``weight`` or ``kernel``.
         layers: Names of the layers; all that are dense or convolutional by default.

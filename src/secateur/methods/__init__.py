@@ -4,7 +4,7 @@ from secateur.methods.ablation import Ablation, ablate
 from secateur.methods.layerwise import LayerError, LayerwiseResult, Surgeon, layerwise_obs
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.protocol import StepSettings
-from secateur.methods.reduce import KIND, MODEL_FILE, reduce, unreduced_in
+from secateur.methods.reduce import KIND, MODEL_FILE, reduce, steps_in, unreduced_in
 from secateur.methods.result import Layer, ReduceResult, Step
 from secateur.methods.settings import ReduceSettings
 from secateur.methods.snare import Search
@@ -39,6 +39,7 @@ __all__ = [
     "reduce",
     "splice",
     "started_in",
+    "steps_in",
     "stepwise",
     "train",
     "unreduced_in",

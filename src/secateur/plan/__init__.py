@@ -5,7 +5,7 @@ from secateur.plan.budget import Budget, Bytes, Macs, Parameters
 from secateur.plan.change import ALL_READERS, Change, Mix, Plan
 from secateur.plan.compensate import compensate
 from secateur.plan.left import Left, why_nothing
-from secateur.plan.limits import GRAINS, Minimum, RoundTo, limits
+from secateur.plan.limits import GRAINS, Minimum, RoundTo, check_limits, limits
 from secateur.plan.select import change_of, plan, plan_for
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Plan",
     "RoundTo",
     "change_of",
+    "check_limits",
     "compensate",
     "limits",
     "plan",

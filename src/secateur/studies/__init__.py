@@ -1,6 +1,7 @@
 """Studies: strategies for reduction compared over a grid of cells, with the statistics that make the answer trustworthy."""
 
 from secateur.studies.cells import Cell
+from secateur.studies.check import check
 from secateur.studies.run import KIND, CellResult, Watcher, compare, results_in
 from secateur.studies.study import FACTORS, Experiment, Study
 from secateur.studies.table import cells_of, points_of, write_tables
@@ -18,6 +19,7 @@ __all__ = [
     "Watcher",
     "area",
     "cells_of",
+    "check",
     "compare",
     "points_of",
     "results_in",

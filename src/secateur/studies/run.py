@@ -12,20 +12,18 @@ from typing import Any, Final
 
 from torch import nn
 
-from secateur.criteria import criterion_named, weight_criterion_named
 from secateur.data import Splits
 from secateur.data import load as load_data
-from secateur.errors import RunError, SecateurError, SettingsError, StoreError
+from secateur.errors import RunError, SecateurError, StoreError
 from secateur.evaluate import evaluate
 from secateur.methods import MODEL_FILE, Point, stepwise, train
-from secateur.methods.protocol import NETWORK
 from secateur.methods.seeds import seed_for
-from secateur.methods.steps import scopes_of
 from secateur.methods.stepwise import StepwiseResult, fresh, fresh_masked
 from secateur.networks import build
 from secateur.scale import Workers
 from secateur.store import RunFolder, load, read_description, save, save_masks
 from secateur.studies.cells import Cell
+from secateur.studies.check import check
 from secateur.studies.study import Study
 from secateur.surgery import Masks
 from secateur.train import EpochRecord, fit
@@ -64,8 +62,8 @@ class CellResult:
 class Watcher:
     """Told of what a study does; every method may be left as it is."""
 
-    def planned(self, cells: Sequence[Cell], done: int) -> None:
-        """Which cells there are, and how many of them are done."""
+    def planned(self, cells: Sequence[Cell], left: Sequence[Cell]) -> None:
+        """Which cells there are, and which of them are to be run."""
 
     def training(self, cell: Cell) -> None:
         """An unreduced network is about to be trained."""
@@ -106,7 +104,7 @@ def compare(
         The results of all cells, in the study's order. A cell that failed says why, and does not stop the others.
 
     Raises:
-        SettingsError: A network, data set, criterion or layer of the study is unknown. Nothing has run then.
+        SettingsError, ModelError, DataError: The study cannot be run, see `check`. Nothing has run then.
         RunError: The folder is in use, or holds another study.
 
     Example:
@@ -119,14 +117,13 @@ def compare(
     """
     watcher = watcher or Watcher()
     cells = study.cells()
-    data = _loaded(study, data_dir)
-    _check(cells, data)
+    data = check(study, data_dir=data_dir)
     document = {"study": study.model_dump(mode="json", exclude_none=True)}
     with _folder(Path(out), document, resume=resume) as folder:
         runner = _Runner(folder.path, data, watcher)
         found = {cell.key: runner.known(cell) for cell in cells}
         left = [cell for cell in cells if not ((known := found[cell.key]) and known.done)]
-        watcher.planned(cells, len(cells) - len(left))
+        watcher.planned(cells, left)
         if workers is None:
             found |= {cell.key: runner.run(cell) for cell in left}
         else:
@@ -220,37 +217,6 @@ def _folder(path: Path, document: Mapping[str, Any], *, resume: bool) -> RunFold
             f"{path} holds another study; run this one into another folder, or go on with the study that is kept there"
         )
     return folder
-
-
-def _loaded(study: Study, data_dir: str | Path | None) -> dict[str, Splits]:
-    return {name: load_data(name, data_dir=data_dir, validation=study.validation) for name in study.data}
-
-
-def _check(cells: Sequence[Cell], data: Mapping[str, Splits]) -> None:
-    """Refuse unknown networks, layers and criteria before anything runs."""
-    seen: dict[tuple[str, str, str], list[str]] = {}
-    for cell in cells:
-        settings, scope = cell.settings, cell.settings.scope
-        kind = cell.network, cell.data, settings.granularity
-        if kind not in seen:
-            model = build(cell.network, seed=0)
-            evaluate(model, data[cell.data].validation.take(1), classes=data[cell.data].classes)
-            seen[kind] = scopes_of(model, data[cell.data], settings.granularity)
-        if settings.granularity != "unit":
-            weight_criterion_named(settings.criterion)
-        elif (
-            criterion_named(settings.criterion).name in ("similarity", "correlation")
-            and settings.recompute != 1
-        ):
-            raise SettingsError(
-                f"criterion {settings.criterion!r} folds each unit into one that is there, so its scores are taken anew after each"
-                " step; say recompute = 1"
-            )
-        if scope != NETWORK and scope not in seen[kind]:
-            raise SettingsError(
-                f"scope={scope!r} is no layer of {cell.network} that can be cut; it may be {NETWORK!r},"
-                f" {', '.join(seen[kind]) or 'nothing else'}"
-            )
 
 
 class _Runner:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from secateur._options import did_you_mean, sentence, worst
 from secateur.errors import SettingsError
@@ -32,6 +33,18 @@ T = TypeVar("T")
 def _several(value: object) -> object:
     """One value where several may stand."""
     return cast("object", value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def _seeds(value: object) -> object:
+    """Seeds as a list: a single number may mean two things."""
+    if isinstance(value, int):
+        raise PydanticCustomError(
+            "seeds",
+            "a single number may be a seed or how many there are; say seeds = [{seed}] for that seed, or list several,"
+            " such as seeds = [0, 1, 2]",
+            {"seed": int(value)},
+        )
+    return value
 
 
 Several = Annotated[tuple[T, ...], BeforeValidator(_several), Field(min_length=1)]
@@ -99,7 +112,7 @@ class Study(BaseModel):
         name: Its title.
         networks: Names of networks (`secateur.networks.build`).
         data: Names of data sets.
-        seeds: Each draws its own network, and everything that is random in its cells.
+        seeds: A list; each draws its own network, and everything that is random in its cells.
         train: How the unreduced networks are trained: changes to the pair's recipe.
         retrain: How they are retrained between steps: changes to the training.
         judge_examples: Validation examples on which curves are taken; None for all there are.
@@ -126,7 +139,7 @@ class Study(BaseModel):
     name: str = "study"
     networks: Several[str]
     data: Several[str]
-    seeds: Several[int] = (0, 1, 2)
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0, 1, 2)
     train: dict[str, Any] = Field(default_factory=dict)
     retrain: dict[str, Any] = Field(default_factory=dict)
     judge_examples: int | None = Field(default=None, ge=1)
@@ -215,6 +228,10 @@ class Study(BaseModel):
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise SettingsError(f"two experiments are named {min(twice)!r}; give each a name of its own")
+        for key, values in (("networks", self.networks), ("data", self.data), ("seeds", self.seeds)):
+            again = next((value for value in values if values.count(value) > 1), None)
+            if again is not None:
+                raise SettingsError(f"{key} names {again!r} more than once; name each once")
         for table, options in (("train", self.train), ("retrain", self.retrain)):
             missing = next((name for name, value in options.items() if value is None), None)
             if missing is not None:
@@ -238,7 +255,7 @@ class Study(BaseModel):
             trained = [value for value in levels["retrain"] if value != "none"]
             if bool(trained) != any(levels["iterations"]):
                 raise SettingsError(
-                    f"experiment {experiment.name!r} retrains {trained[0]!r} for 0 iterations; say iterations = 100, say"
+                    f"experiment {experiment.name!r} retrains {trained[0]!r} for 0 iterations; say how many batches, such as iterations = 100"
                     if trained
                     else f'experiment {experiment.name!r} gives iterations, and retrains nothing; say retrain = "network"'
                 )
