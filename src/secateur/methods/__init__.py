@@ -1,7 +1,7 @@
 """Methods: compositions of the parts, one file each, with their sources."""
 
 from secateur.methods.ablation import Ablation, ablate
-from secateur.methods.layerwise import LayerError, LayerwiseResult, Surgeon, layerwise_obs
+from secateur.methods.bisection import Bisection, largest_within
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.protocol import StepSettings
 from secateur.methods.reduce import KIND, MODEL_FILE, reduce, steps_in, unreduced_in
@@ -11,12 +11,15 @@ from secateur.methods.snare import Search
 from secateur.methods.splice import SpliceResult, SpliceSettings, splice
 from secateur.methods.state import SearchState
 from secateur.methods.stepwise import Point, StepwiseResult, stepwise
+from secateur.methods.thresholds import JointThresholds, Threshold, Thresholds, joint_thresholds, thresholds
 from secateur.methods.training import TrainResult, started_in, train
 
 __all__ = [
     "KIND",
     "MODEL_FILE",
     "Ablation",
+    "Bisection",
+    "JointThresholds",
     "Layer",
     "LayerError",
     "LayerwiseResult",
@@ -32,15 +35,18 @@ __all__ = [
     "Step",
     "StepSettings",
     "StepwiseResult",
-    "Surgeon",
+    "Threshold",
+    "Thresholds",
     "TrainResult",
     "ablate",
-    "layerwise_obs",
+    "joint_thresholds",
+    "largest_within",
     "reduce",
     "splice",
     "started_in",
     "steps_in",
     "stepwise",
+    "thresholds",
     "train",
     "unreduced_in",
 ]

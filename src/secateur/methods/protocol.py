@@ -15,6 +15,7 @@ NETWORK = "network"
 """The scope of all layers together."""
 
 Retrain: TypeAlias = Literal["none", "network", "layer"]
+Search: TypeAlias = Literal["steps", "bisection"]
 Granularity: TypeAlias = Literal["unit", "kernel", "weight"]
 """What goes at a time: whole units, cut for real; or kernels or single weights, which are zero from then on."""
 
@@ -31,6 +32,9 @@ class StepSettings(BaseModel):
         cost_weight: Prefer units that cost more: their share of all multiply-adds, times this, is taken off their scores.
         scope: ``network`` ranks the units of all layers together; the name of a layer prunes that one alone.
         step: What goes at a time: so many units, or a share of those that the scope had at the start.
+        search: ``steps`` removes step after step. ``bisection`` looks for the largest number of steps that loses no more than
+            ``max_drop`` points, in few looks (`secateur.methods.largest_within`); scores are taken once (``recompute=0``), and
+            nothing is retrained.
         until: The share of the scope's units at which it ends.
         max_drop: It ends as soon as the accuracy on validation examples is more than so many points below the unreduced
             network's; None goes on.
@@ -64,6 +68,7 @@ class StepSettings(BaseModel):
     cost_weight: float = Field(default=0.0, ge=0)
     scope: str = NETWORK
     step: int | float = Field(default=1, gt=0)
+    search: Search = "steps"
     until: float = Field(default=0.9, gt=0, lt=1)
     max_drop: float | None = Field(default=None, ge=0, lt=100)
     retrain: Retrain = "none"
@@ -91,6 +96,20 @@ class StepSettings(BaseModel):
             if isinstance(self.step, float) and self.step >= 1 and self.step != int(self.step):
                 raise SettingsError(f"step={self.step:g} must be a share below 1, or a whole number of units")
             self._check_criterion()
+            self._check_search()
+
+    def _check_search(self) -> None:
+        if self.search == "steps":
+            return
+        if self.max_drop is None:
+            raise SettingsError(
+                "search='bisection' looks for the bound max_drop; say how many points may be lost"
+            )
+        if self.retrain != "none" or self.recompute:
+            raise SettingsError(
+                "search='bisection' compares cuts of one network by one order of its units; take retrain='none' and recompute=0, or"
+                " search='steps'"
+            )
 
     def _check_criterion(self) -> None:
         """Refuse a criterion that there is, but not for what goes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,10 @@ class Steps(Protocol):
         Returns:
             The parameters of the layers that lost some; None where nothing more can go.
         """
+        ...
+
+    def score(self, like: Self | None = None) -> None:
+        """Compute the scores by which units go, or take those of the same network that another has."""
         ...
 
     def cost(self) -> tuple[int, int]:
@@ -117,6 +121,10 @@ class _Units:
             self.scores = Scores(self.scores.criterion, values)
         self.channels = layers_of(self.model, self.data)
         return _tensors_of(made.groups)
+
+    def score(self, like: _Units | None = None) -> None:
+        """Compute the scores, or take another's."""
+        self.scores = self._scored() if like is None else like.scores
 
     def cost(self) -> tuple[int, int]:
         """Of the network as it is."""
@@ -204,6 +212,10 @@ class _Weights:
             for layer in cut
             for name, _ in self.model.get_submodule(layer).named_parameters(recurse=False)
         }
+
+    def score(self, like: _Weights | None = None) -> None:
+        """Compute the scores, or take another's."""
+        self.scores = self._scored() if like is None else like.scores
 
     def cost(self) -> tuple[int, int]:
         """Without the weights that are cut, and the multiply-adds in which they would take part."""

@@ -16,6 +16,7 @@ from secateur.cost import CostModel
 from secateur.data import Split, Splits
 from secateur.errors import ModelError
 from secateur.evaluate import Evaluation, evaluate
+from secateur.methods.bisection import bisecting
 from secateur.methods.layers import kept_units
 from secateur.methods.protocol import StepSettings
 from secateur.methods.seeds import seed_for
@@ -57,7 +58,7 @@ class StepwiseResult:
 
     Attributes:
         points: One a judged step, the unreduced network first.
-        model: The network after the last step.
+        model: The network after the last step; of a bisection, the last that was looked at.
         within: The smallest network (by parameters) that was judged and lost no more than ``max_drop`` points; None without a bound.
         within_point: Its point.
         masks: Which weights of ``model`` stay, where kernels or single weights went.
@@ -110,7 +111,8 @@ def stepwise(
         Molchanov et al. 2017, Pruning Convolutional Neural Networks for Resource Efficient Inference, arXiv:1611.06440: a unit
         at a time, by a criterion, with retraining between. Here a step may be several units, which go together.
     """
-    run = _Stepwise(copied(model, {}).eval(), data, settings)
+    kind = _Stepwise if settings.search == "steps" else _Bisected
+    run = kind(copied(model, {}).eval(), data, settings)
     bound = settings.max_drop if keep_within is None else keep_within
     points: list[Point] = []
     kept: tuple[nn.Module, Point, Masks | None] | None = None
@@ -122,6 +124,7 @@ def stepwise(
         if bound is not None and smaller and points[0].accuracy - point.accuracy <= bound + 1e-9:
             kept = copied(run.model, {}), point, run.steps.masks
     within, at, masks = (None, None, None) if kept is None else kept
+    points.sort(key=lambda point: point.step)
     return StepwiseResult(tuple(points), run.model, within, at, run.steps.masks, masks)
 
 
@@ -141,8 +144,7 @@ class _Stepwise:
         settings = self.settings
         first = point = self._judge(0)
         yield point
-        wanted = math.floor(settings.until * self.steps.total + 1e-9)
-        each = max(1, int(settings.step if settings.step >= 1 else round(settings.step * self.steps.total)))
+        wanted, each = self._sizes()
         number = 0
         while self.steps.removed < wanted:
             number += 1
@@ -164,6 +166,12 @@ class _Stepwise:
                     and first.accuracy - point.accuracy > settings.max_drop + 1e-9
                 ):
                     break
+
+    def _sizes(self) -> tuple[int, int]:
+        """Units that go at most, and at a time."""
+        settings, total = self.settings, self.steps.total
+        each = max(1, int(settings.step if settings.step >= 1 else round(settings.step * total)))
+        return math.floor(settings.until * total + 1e-9), each
 
     def _judge(self, step: int) -> Point:
         found: Evaluation = evaluate(self.model, self.judged)
@@ -196,6 +204,32 @@ class _Stepwise:
             )  # fmt: skip
         self.model.eval()
         self.iterations += settings.iterations
+
+
+class _Bisected(_Stepwise):
+    """The largest number of steps within the bound: each look cuts the unreduced network anew, by the same scores."""
+
+    def points(self) -> Iterator[Point]:
+        """The unreduced network, then every look, in the order in which they are taken."""
+        settings, unreduced, whole = self.settings, self.model, self.steps
+        first = self._judge(0)
+        yield first
+        most, each = self._sizes()
+        whole.score()
+        bound = settings.max_drop or 0.0
+        search = bisecting(most // each)
+        number = next(search, None)
+        while number is not None:
+            self.model = copied(unreduced, {})
+            self.steps = steps_of(self.model, self.data, settings)
+            self.steps.score(whole)
+            self.steps.cut(number * each, anew=False)
+            point = self._judge(number)
+            yield point
+            try:
+                number = search.send(first.accuracy - point.accuracy <= bound + 1e-9)
+            except StopIteration:
+                break
 
 
 def _drawn(split: Split, count: int, *, seed: int) -> Split:

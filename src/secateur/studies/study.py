@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from secateur._options import did_you_mean, sentence, worst
 from secateur.errors import SettingsError
 from secateur.methods import StepSettings
-from secateur.methods.protocol import Granularity, Retrain
+from secateur.methods.protocol import Granularity, Retrain, Search
 from secateur.studies.cells import Cell
 from secateur.train import TrainSettings
 from secateur.train.recipes import recipe_for
@@ -70,6 +70,10 @@ class Experiment(BaseModel):
         until: Share of units at which a cell ends.
         max_drop: Of the networks on a curve the smallest is kept that lost no more than so many points on validation examples; by
             default the last is.
+        measure: What is compared: ``accuracy``, the mean over the curve; or ``share``, the largest share of the units that can go
+            within ``max_drop``, at which a cell ends then.
+        search: For ``share``: ``steps``, or by ``bisection`` (see `StepSettings`), where nothing is retrained.
+        printed: For ``share``: what was printed elsewhere, in percent, shown beside; by layer and value of the compared factor.
         scratch: Whether the kept network's architecture is also trained from scratch, with as many examples in all. By default
             where the whole network is pruned and retrained.
         judge: Steps after which the accuracy is taken.
@@ -91,6 +95,9 @@ class Experiment(BaseModel):
     step: Several[int | float] = (0.05,)
     until: float = Field(default=0.9, gt=0, lt=1)
     max_drop: float | None = Field(default=None, ge=0, lt=100)
+    measure: Literal["accuracy", "share"] = "accuracy"
+    search: Search = "steps"
+    printed: dict[str, dict[str, float]] = Field(default_factory=dict)
     scratch: bool | None = None
     judge: int = Field(default=1, ge=1)
 
@@ -206,6 +213,8 @@ class Study(BaseModel):
                     continue  # how many batches is asked only where something is trained
                 settings = StepSettings(
                     **chosen,
+                    search=experiment.search,
+                    max_drop=experiment.max_drop if experiment.measure == "share" else None,
                     until=experiment.until,
                     judge=experiment.judge,
                     judge_examples=self.judge_examples,
@@ -251,6 +260,26 @@ class Study(BaseModel):
                 raise SettingsError(
                     f"experiment {experiment.name!r} compares {experiment.compare}, of which it has a single value"
                     f" ({levels[experiment.compare][0]!r}); give several"
+                )
+            if experiment.measure == "share" and experiment.max_drop is None:
+                raise SettingsError(
+                    f"experiment {experiment.name!r} asks how much can go, and not within which bound; say max_drop = 1.0, or another"
+                )
+            for scope, values in experiment.printed.items():
+                unknown = next(
+                    (one for one in values if one not in map(str, levels[experiment.compare])), None
+                )
+                if scope not in experiment.scope or unknown is not None:
+                    raise SettingsError(
+                        f"experiment {experiment.name!r} shows printed values of {scope!r}"
+                        + ("" if unknown is None else f" for {unknown!r}")
+                        + f", of which it has no cells; it has {experiment.compare} {', '.join(map(str, levels[experiment.compare]))} of"
+                        f" {', '.join(experiment.scope)}"
+                    )
+            if experiment.search == "bisection" and experiment.measure != "share":
+                raise SettingsError(
+                    f'experiment {experiment.name!r} searches for the bound alone, which makes no curve; say measure = "share", or'
+                    ' search = "steps"'
                 )
             trained = [value for value in levels["retrain"] if value != "none"]
             if bool(trained) != any(levels["iterations"]):

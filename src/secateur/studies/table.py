@@ -12,6 +12,7 @@ from typing import Any, Final
 from secateur.store import write_atomic
 from secateur.studies.run import CellResult
 from secateur.studies.study import FACTORS
+from secateur.studies.verdicts import share_within
 
 POINTS, ROWS = "points", "cells"
 FIGURES: Final = tuple(
@@ -38,6 +39,11 @@ def cells_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
     """A row for each cell."""
     for result in results:
         figures = {name: _rounded(result.figures.get(name)) for name in FIGURES}
+        bound = result.cell.within
+        if bound is not None and result.points:
+            figures["share_within"] = _rounded(share_within(result.points, bound))
+        else:
+            figures["share_within"] = None
         ending = {"points": len(result.points), "seconds": result.seconds, "reason": result.reason}
         yield {**_about(result), "done": result.done, **figures, **ending}
 

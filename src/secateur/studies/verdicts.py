@@ -18,6 +18,7 @@ from secateur.studies.run import CellResult
 from secateur.studies.study import FACTORS, Experiment, Study
 
 CONFIDENCE: Final = 0.95
+SHARE: Final = "share that can go within the bound"
 KEPT: Final = "test accuracy of the kept network"
 FROM_SCRATCH: Final = "the same network trained from scratch"
 _LEAST_SEEDS: Final = 2
@@ -93,6 +94,17 @@ def area(points: Sequence[Point], upto: float) -> float:
     return float(np.trapezoid(heights, shares) / upto) if upto > 0 else float(heights[0])
 
 
+def share_within(points: Sequence[Point], max_drop: float) -> float:
+    """The largest share that went within a bound, in percent.
+
+    >>> curve = [Point(0, 0, 0.0, 9, 9, 100.0, 0.0, 0), Point(1, 5, 0.5, 5, 5, 99.5, 0.0, 0), Point(2, 9, 0.9, 1, 1, 9.0, 0.0, 0)]
+    >>> share_within(curve, 1.0)
+    50.0
+    """
+    first = points[0].accuracy
+    return 100.0 * max(point.share for point in points if first - point.accuracy <= max_drop + 1e-9)
+
+
 def along_parameters(points: Sequence[Point]) -> tuple[Point, ...]:
     """A curve along the share of parameters that went, so that curves of units and of weights compare.
 
@@ -149,6 +161,12 @@ def _of_curves(experiment: Experiment, results: Sequence[CellResult]) -> Iterato
         by_seed: defaultdict[int, list[float]] = defaultdict(list)
         what = "mean accuracy over the curve"
         for one, other in pairs:
+            if experiment.measure == "share":
+                what = SHARE
+                bound = experiment.max_drop or 0.0
+                lost = [share_within(result.points, bound) for result in (one, other)]
+                by_seed[one.cell.seed].append(lost[0] - lost[1])
+                continue
             curves, upto = (one.points, other.points), experiment.until
             if experiment.compare == "granularity":  # shares of units and of weights are not the same thing
                 what = "mean accuracy over the curve, by parameters removed"
