@@ -2,6 +2,7 @@
 
 from secateur.methods.ablation import Ablation, ablate
 from secateur.methods.bisection import Bisection, largest_within
+from secateur.methods.layerwise import LayerError, LayerwiseResult, Surgeon, layerwise_obs
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.protocol import StepSettings
 from secateur.methods.reduce import KIND, MODEL_FILE, reduce, steps_in, unreduced_in
@@ -35,12 +36,14 @@ __all__ = [
     "Step",
     "StepSettings",
     "StepwiseResult",
+    "Surgeon",
     "Threshold",
     "Thresholds",
     "TrainResult",
     "ablate",
     "joint_thresholds",
     "largest_within",
+    "layerwise_obs",
     "reduce",
     "splice",
     "started_in",
