@@ -218,7 +218,7 @@ def good_of(rows: Sequence[Row]) -> str:
     return f"{good} of {len(rows)} ({100 * good / len(rows):.1f} %)" if rows else ""
 
 
-def of_all(what: Callable[[list[float]], float], values: list[float], form: Callable[[float], str]) -> str:
+def of_all(what: Callable[[list[float]], Any], values: list[float], form: Callable[[Any], str]) -> str:
     """One figure of a list, nothing of an empty one."""
     return form(what(values)) if values else ""
 
@@ -339,13 +339,89 @@ def retraining(rows: Sequence[Row]) -> Table:
     return heads, lines
 
 
+def shares(rows: Sequence[Row]) -> Table:
+    """One line for each network and way to choose weights, one column for each share of them that went."""
+    rows = [row for row in rows if row.get("removed") is not None]
+    removed = sorted({row["removed"] for row in rows})
+    lines: list[Sequence[str]] = []
+    for names, runs in grouped(rows, "network", "data", "method").items():
+        by_share = {share: [run for run in runs if run["removed"] == share] for share in removed}
+        before = {run["seed"]: run["accuracy_before"] for run in runs}
+        lines.append(
+            [
+                *names,
+                seeds(runs),
+                spread(list(before.values()), fixed(2)),
+                *(
+                    of_all(spread_of_two, [run["accuracy"] for run in found], str)
+                    for found in by_share.values()
+                ),
+            ]
+        )
+    heads = ["network", "data", "weights chosen by", "seeds", "accuracy, %: all weights"]
+    return [*heads, *(f"without {100 * share:g} %" for share in removed)], lines
+
+
+def spread_of_two(values: list[float]) -> str:
+    """Mean and deviation with two digits behind the point."""
+    return spread(values, fixed(2))
+
+
+def sparse(rows: Sequence[Row]) -> Table:
+    """One line for each network, way to reduce it, and number of weights left."""
+    rows = [row for row in rows if row.get("weights_left") is not None]
+    errors = {
+        "validation_error_before": "validation error before, %",
+        "validation_error_after": "after, %",
+        "test_error_before": "test error before, %",
+        "test_error_after": "after, %",
+    }
+    shown = [key for key in errors if any(row.get(key) is not None for row in rows)]
+    lines: list[Sequence[str]] = []
+    for (network, name, method, left), runs in grouped(
+        rows, "network", "data", "method", "weights_left"
+    ).items():
+        smaller = min(run["weights_before"] / run["weights_not_zero"] for run in runs)
+        cells = [of_all(spread_of_two, figures(runs, key), str) for key in shown]
+        lines.append(
+            [
+                network,
+                name,
+                method,
+                str(runs[0]["epochs"]),
+                seeds(runs),
+                f"{int(left):,}",
+                fixed(1)(smaller),
+                *cells,
+            ]
+        )
+    heads = [
+        "network",
+        "data",
+        "method",
+        "epochs",
+        "seeds",
+        "weights left",
+        "÷",
+        *(errors[key] for key in shown),
+    ]
+    return heads, lines
+
+
 UNITS = {"mb": ", MB", "s": ", s", "ms": ", ms"}
 UNIT = re.compile(r"_(mb|s|ms)$")
 KINDS = {"family": families, "error_after": reductions, "status": models, "turns": models, "arm": timings}
 """What a file's rows are about, by a key that all of them carry; the first that fits is taken."""
-FORMS = {"families": families, "exceptions": exceptions, "models": side_by_side, "retraining": retraining}
+FORMS = {
+    "families": families,
+    "exceptions": exceptions,
+    "models": side_by_side,
+    "retraining": retraining,
+    "shares": shares,
+    "sparse": sparse,
+}
 """Tables that a page asks for by name."""
-GATHERED = {reductions, timings}
+GATHERED = {reductions, timings, retraining, shares, sparse}
 """The tables whose lines gather several runs."""
 
 
@@ -397,7 +473,8 @@ def markdown(document: Mapping[str, Any], wanted: Mapping[str, str]) -> str:
     parts: list[str] = []
     for heads, lines in [FORMS[wanted["table"]](rows)] if "table" in wanted else tables_of(rows):
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *lines)))
-    spread_said = "Mean ± standard deviation over the runs. " if kind_of(rows) in GATHERED else ""
+    gathered = FORMS.get(wanted.get("table", ""), kind_of(rows)) in GATHERED
+    spread_said = "Mean ± standard deviation over the runs. " if gathered else ""
     parts.append(f"*{spread_said}{conditions_of(document)}*")
     return "\n" + "\n\n".join(parts) + "\n\n"
 

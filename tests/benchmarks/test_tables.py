@@ -241,3 +241,31 @@ def test_times_of_retraining_stand_beside_those_of_the_network(tables):
     assert [line["share of the network's: median"] for line in shown] == ["1.25", "1.00"]
     assert (shown[0]["processor time, s: median"], shown[0]["seconds a candidate"]) == ("3", "0.75")
     assert (shown[0]["parameters ÷"], shown[0]["MACs ÷"]) == ("4.0 ± 0.0", "2.0 ± 0.0")
+
+
+def test_single_weights_have_a_column_a_share_and_a_line_a_number_left(tables):
+    """Rows of both kinds may share a file; each table takes its own, and gathers the seeds."""
+    common = {"network": "net", "data": "toy", "method": "ours"}
+    rows = [
+        {
+            **common,
+            "seed": seed,
+            "removed": share,
+            "accuracy_before": 99.0,
+            "accuracy": 98.0 - 10 * share + seed,
+        }
+        for seed in (0, 1)
+        for share in (0.5, 0.9)
+    ]
+    rows += [
+        {**common, "seed": 0, "weights_left": 1000, "weights_before": 9000, "weights_not_zero": 990, "epochs": 15,
+         "validation_error_before": 1.0, "validation_error_after": 2.0, "test_error_after": None}
+    ]  # fmt: skip
+
+    heads, lines = tables.shares(rows)
+    assert heads[-2:] == ["without 50 %", "without 90 %"]
+    assert lines == [["net", "toy", "ours", "0, 1", "99.00 ± 0.00", "93.50 ± 0.71", "89.50 ± 0.71"]]
+
+    heads, lines = tables.sparse(rows)
+    assert heads[-2:] == ["validation error before, %", "after, %"]
+    assert lines == [["net", "toy", "ours", "15", "0", "1,000", "9.1", "1.00", "2.00"]]

@@ -2,12 +2,14 @@
 
 from secateur.methods.ablation import Ablation, ablate
 from secateur.methods.bisection import Bisection, largest_within
+from secateur.methods.layerwise import LayerError, LayerwiseResult, Surgeon, layerwise_obs
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.protocol import StepSettings
 from secateur.methods.reduce import KIND, MODEL_FILE, reduce, steps_in, unreduced_in
 from secateur.methods.result import Layer, ReduceResult, Step
 from secateur.methods.settings import ReduceSettings
 from secateur.methods.snare import Search
+from secateur.methods.splice import SpliceResult, SpliceSettings, splice
 from secateur.methods.state import SearchState
 from secateur.methods.stepwise import Point, StepwiseResult, stepwise
 from secateur.methods.thresholds import JointThresholds, Threshold, Thresholds, joint_thresholds, thresholds
@@ -20,6 +22,8 @@ __all__ = [
     "Bisection",
     "JointThresholds",
     "Layer",
+    "LayerError",
+    "LayerwiseResult",
     "Listener",
     "Point",
     "ReduceResult",
@@ -27,16 +31,21 @@ __all__ = [
     "Search",
     "SearchState",
     "Silent",
+    "SpliceResult",
+    "SpliceSettings",
     "Step",
     "StepSettings",
     "StepwiseResult",
+    "Surgeon",
     "Threshold",
     "Thresholds",
     "TrainResult",
     "ablate",
     "joint_thresholds",
     "largest_within",
+    "layerwise_obs",
     "reduce",
+    "splice",
     "started_in",
     "steps_in",
     "stepwise",

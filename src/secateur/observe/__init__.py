@@ -2,6 +2,7 @@
 
 from secateur.observe.collect import observe
 from secateur.observe.derivatives import Loss, cross_entropy
+from secateur.observe.layers import Patches, layers_in, observe_layers, patches
 from secateur.observe.values import Covariance, Moments, Need, Observations, Taylor, pool
 from secateur.observe.weights import WeightNeed, WeightObservations, observe_weights, weights_of
 
@@ -11,12 +12,16 @@ __all__ = [
     "Moments",
     "Need",
     "Observations",
+    "Patches",
     "Taylor",
     "WeightNeed",
     "WeightObservations",
     "cross_entropy",
+    "layers_in",
     "observe",
+    "observe_layers",
     "observe_weights",
+    "patches",
     "pool",
     "weights_of",
 ]
