@@ -83,12 +83,11 @@ def plan_factors(
     before = CostModel(watch(network, example)).total()
     if budget is not None:
         chosen = by_budget([choices_of(one) for one in found], budget, before)
+    elif energy is not None:
+        chosen = {one.name: by_energy(choices_of(one), energy) for one in found}
     else:
-        chosen = {}
-        for one in found:
-            sizes = by_energy(choices_of(one), energy) if energy is not None else given_ranks(one, rank or {})
-            if sizes is not None:
-                chosen[one.name] = sizes
+        ranks = {one.name: given_ranks(one, rank) for one in found} if rank is not None else {}
+        chosen = {name: sizes for name, sizes in ranks.items() if sizes is not None}
     smaller: list[Factors] = []
     more: list[tuple[str, str]] = []
     for one in found:

@@ -41,9 +41,9 @@ def nearest_on(
     moment = (seen.gram if bias is None else seen.covariance).to(kernel)
     if kind == "svd":
         matrix, rank = kernel[:, :, 0], len(parts["first"])
-        values: Tensor
-        values, vectors = _linalg.eigh(matrix @ moment @ matrix.T)
-        left = vectors[:, values.argsort(descending=True)[:rank]]
+        vectors: Tensor
+        _, vectors = _linalg.eigh(matrix @ moment @ matrix.T)
+        left = vectors.flip(1)[:, :rank]
         best = {"first": left.T @ matrix, "last": left}
     else:
         best = _improved(kernel, kind, parts, moment)
