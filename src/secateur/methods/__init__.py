@@ -1,6 +1,7 @@
 """Methods: compositions of the parts, one file each, with their sources."""
 
 from secateur.methods.ablation import Ablation, ablate
+from secateur.methods.factor_within import FactorResult, RankTrial, factor_within
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.reduce import KIND, MODEL_FILE, reduce, unreduced_in
 from secateur.methods.result import Layer, ReduceResult, Step
@@ -14,9 +15,11 @@ __all__ = [
     "KIND",
     "MODEL_FILE",
     "Ablation",
+    "FactorResult",
     "Layer",
     "Listener",
     "Point",
+    "RankTrial",
     "ReduceResult",
     "ReduceSettings",
     "Search",
@@ -27,6 +30,7 @@ __all__ = [
     "StepwiseResult",
     "TrainResult",
     "ablate",
+    "factor_within",
     "reduce",
     "started_in",
     "stepwise",

@@ -272,8 +272,10 @@ class Search:
         if stop and self.settings.accept_early:
             # the epoch that was found to be within the bound is the one to keep
             settings = settings.but(keep="last")
-        distil = self.settings.distil and settings.distil_weight > 0
-        answers = self._teacher_answers() if distil and settings.augment == "none" else None
+        attentive = bool(settings.attention_layers)
+        distil = self.settings.distil and (settings.distil_weight > 0 or attentive)
+        same = settings.augment == "none" and not attentive  # else the teacher runs on every batch
+        answers = self._teacher_answers() if distil and same else None
         train, chosen = self._examples(purpose)
         result = fit(
             candidate,

@@ -2,6 +2,7 @@
 
 from secateur.observe.collect import observe
 from secateur.observe.derivatives import Loss, cross_entropy
+from secateur.observe.layer_inputs import layer_inputs
 from secateur.observe.values import Covariance, Moments, Need, Observations, Taylor, pool
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Observations",
     "Taylor",
     "cross_entropy",
+    "layer_inputs",
     "observe",
     "pool",
 ]

@@ -9,7 +9,7 @@ from torch import nn
 
 from secateur._model import unwrapped
 from secateur.channels import digest_of, watch
-from secateur.cost import CostModel
+from secateur.cost import Cost, CostModel
 from secateur.errors import NothingToCutError, SettingsError
 from secateur.plan.budget import Budget
 from secateur.plan.decompose import Kind, composed, decomposed, energy
@@ -88,16 +88,9 @@ def plan_factors(
     else:
         ranks = {one.name: given_ranks(one, rank) for one in found} if rank is not None else {}
         chosen = {name: sizes for name, sizes in ranks.items() if sizes is not None}
-    smaller: list[Factors] = []
-    more: list[tuple[str, str]] = []
-    for one in found:
-        if one.name not in chosen:
-            more.append((one.name, "no rank was given" if rank is not None else "the budget is met without"))
-        elif one.cost_of(one.low_rank, chosen[one.name]).parameters >= one.cost.parameters:
-            more.append((one.name, "would not have fewer parameters"))
-        else:
-            smaller.append(factors_of(one, one.low_rank, chosen[one.name]))
-    return _made(network, smaller, (*left, *more), before=before, asked=budget is None)
+    none = "no rank was given" if rank is not None else "the budget is met without"
+    made = at_ranks(network, found, chosen, before=before, left=left, none=none)
+    return made if budget is not None else _some(made)
 
 
 def plan_replacements(
@@ -160,7 +153,7 @@ def plan_replacements(
             smaller.append(factors_of(one, kind, sizes))
         else:
             more.append((one.name, "would not have fewer parameters"))
-    return _made(network, smaller, (*left, *more), before=before, asked=True)
+    return _some(_made(digest_of(network), smaller, (*left, *more), before=before))
 
 
 def factors_of(one: Candidate, kind: Kind, sizes: tuple[int, ...]) -> Factors:
@@ -170,17 +163,52 @@ def factors_of(one: Candidate, kind: Kind, sizes: tuple[int, ...]) -> Factors:
     return Factors(one.name, kind, sizes, one.full(kind), one.cost, one.cost_of(kind, sizes), kept)
 
 
-def _made(
-    model: nn.Module, layers: Sequence[Factors], left: Iterable[tuple[str, str]], *, before: Any, asked: bool
+def at_ranks(
+    model: nn.Module,
+    found: Sequence[Candidate],
+    chosen: Mapping[str, tuple[int, ...]],
+    *,
+    before: Cost,
+    left: Iterable[tuple[str, str]] = (),
+    none: str = "no rank was given",
 ) -> FactorPlan:
-    why = gathered(left)
-    if asked and not layers:
+    """The plan of layers at low rank.
+
+    Args:
+        model: The network.
+        found: Its layers that can be replaced.
+        chosen: The ranks of those that are to be.
+        before: What the network costs.
+        left: Other layers, and why they stay.
+        none: Why those stay of which no ranks were chosen.
+    """
+    smaller: list[Factors] = []
+    more: list[tuple[str, str]] = []
+    for one in found:
+        if one.name not in chosen:
+            more.append((one.name, none))
+        elif one.cost_of(one.low_rank, chosen[one.name]).parameters >= one.cost.parameters:
+            more.append((one.name, "would not have fewer parameters"))
+        else:
+            smaller.append(factors_of(one, one.low_rank, chosen[one.name]))
+    return _made(digest_of(model), smaller, (*left, *more), before=before)
+
+
+def _made(
+    digest: str, layers: Sequence[Factors], left: Iterable[tuple[str, str]], *, before: Cost
+) -> FactorPlan:
+    after = with_changes(before, [(layer.before, layer.after) for layer in layers])
+    return FactorPlan(digest, tuple(layers), before, after, gathered(left))
+
+
+def _some(made: FactorPlan) -> FactorPlan:
+    """A plan that replaces something, as was asked."""
+    if not made.layers:
         raise NothingToCutError(
-            f"no layer would be replaced: {'; '.join(map(str, why)) or 'there is no dense or convolutional layer'};"
+            f"no layer would be replaced: {'; '.join(map(str, made.left)) or 'there is no dense or convolutional layer'};"
             " ask for lower ranks or other layers"
         )
-    after = with_changes(before, [(layer.before, layer.after) for layer in layers])
-    return FactorPlan(digest_of(model), tuple(layers), before, after, why)
+    return made
 
 
 def _check_named(rank: Ranks | None, found: Sequence[Candidate], left: Sequence[tuple[str, str]]) -> None:

@@ -70,6 +70,21 @@ def choices_of(candidate: Candidate) -> Choices:
     return Choices(candidate, sizes, np.add.outer(tails[0], tails[1]).reshape(-1))
 
 
+def path_of(candidate: Candidate) -> tuple[tuple[int, ...], ...]:
+    """The ranks worth having by parameters and energy, from the cheapest on.
+
+    The dearest are those that lose least with fewer parameters than the layer; the others lie on the lower convex hull from there.
+    """
+    choices = choices_of(candidate)
+    costs = choices.costs("parameters")
+    fewer = np.flatnonzero(costs < choices.cost_now("parameters"))
+    if not len(fewer):
+        return ()
+    dearest = int(fewer[np.lexsort((costs[fewer], choices.lost[fewer]))[0]])
+    steps = _steps(choices, costs, at=float(costs[dearest]), lost=float(choices.lost[dearest]))
+    return tuple(choices.chosen(index) for index in (*(step.index for step in reversed(steps)), dearest))
+
+
 def given_ranks(candidate: Candidate, rank: Ranks) -> tuple[int, ...] | None:
     """The ranks that were asked for, at most the layer's own; None for a layer of which nothing was said.
 
@@ -118,7 +133,7 @@ def by_budget(every: Sequence[Choices], budget: Budget, before: Cost) -> dict[st
     measure = measure_of(budget)
     costs = {one.of.name: one.costs(measure) for one in every}
     steps = sorted(
-        (step for one in every for step in _steps(one, costs[one.of.name], measure)),
+        (step for one in every for step in _steps(one, costs[one.of.name], at=one.cost_now(measure))),
         key=lambda step: (step.slope, step.name),
     )
     chosen: dict[str, int] = {}
@@ -177,9 +192,8 @@ class _Step:
     slope: float
 
 
-def _steps(one: Choices, costs: NDArray[np.float64], measure: Measure) -> list[_Step]:
-    """The lower convex hull of a layer's choices, from the layer as it is on."""
-    at, lost = one.cost_now(measure), 0.0
+def _steps(one: Choices, costs: NDArray[np.float64], *, at: float, lost: float = 0.0) -> list[_Step]:
+    """The lower convex hull of a layer's choices, from one cost and loss on."""
     steps: list[_Step] = []
     while True:
         cheaper = np.flatnonzero(costs < at)

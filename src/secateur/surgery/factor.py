@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor, nn
 
@@ -12,8 +12,7 @@ from secateur.channels import digest_of
 from secateur.channels.pass_through import put_in
 from secateur.criteria.score import BATCH_SIZE, HasBatches
 from secateur.errors import PlanError
-from secateur.observe import Covariance
-from secateur.observe.layer_inputs import layer_inputs
+from secateur.observe import Covariance, layer_inputs
 from secateur.plan.decompose import decomposed
 from secateur.plan.factor_plan import FactorPlan, Factors
 from secateur.surgery.apply import SETTINGS
@@ -22,11 +21,11 @@ from secateur.surgery.nearest import nearest_on
 from secateur.surgery.replaced import record_replaced
 from secateur.surgery.wrappers import check_wrappers, cut_inside, forget_graphs
 
-Batches: TypeAlias = Iterable[tuple[Any, Any]] | HasBatches
+LayerData: TypeAlias = Iterable[tuple[Any, Any]] | HasBatches | Mapping[str, Covariance]
 
 
 def factor(
-    model: nn.Module, plan: FactorPlan, *, data: Batches | None = None, inplace: bool = False
+    model: nn.Module, plan: FactorPlan, *, data: LayerData | None = None, inplace: bool = False
 ) -> nn.Module:
     """Replace layers by smaller ones as planned, beginning as near to the layers as they can be.
 
@@ -39,7 +38,7 @@ def factor(
     Args:
         model: The network that the plan was made for. It is left as it is unless ``inplace``.
         plan: What to replace, from `secateur.plan_factors` or `secateur.plan_replacements`.
-        data: Batches of (inputs, targets), or anything with ``.batches(size)``: factors are then those whose outputs are nearest
+        data: Batches of (inputs, targets), anything with ``.batches(size)``, or what `secateur.observe.layer_inputs` saw: factors are then those whose outputs are nearest
             to the layer's on what it reads there, and its bias takes the mean of what is lost. Without, those nearest to its weights.
             For each layer this keeps a matrix as wide as its window times its inputs.
         inplace: Change ``model`` itself.
@@ -76,18 +75,24 @@ def factor(
     check_wrappers(model, plan)
     layers = {entry.name: _layer(network, entry) for entry in plan.layers}
     check_finite({f"{name}.weight": layer.weight for name, layer in layers.items()})
-    seen: Mapping[str, Covariance] = {}
-    if data is not None and layers:
-        batches = data.batches(BATCH_SIZE) if isinstance(data, HasBatches) else data
-        seen = layer_inputs(network, list(layers), batches)
+    seen = None if data is None else _seen(network, list(layers), data)
     made = {
-        id(layers[entry.name]): _made(layers[entry.name], entry, seen.get(entry.name))
+        id(layers[entry.name]): _made(
+            layers[entry.name], entry, None if seen is None else seen.get(entry.name)
+        )
         for entry in plan.layers
     }
     records = [_record(entry, made[id(layers[entry.name])]) for entry in plan.layers]
     result = cut_inside(model, lambda inner: _put(inner, made, records, inplace=inplace), inplace=inplace)
     forget_graphs(model)
     return result
+
+
+def _seen(model: nn.Module, layers: list[str], data: LayerData) -> Mapping[str, Covariance]:
+    """What layers read on some data."""
+    if isinstance(data, Mapping):
+        return cast("Mapping[str, Covariance]", data)
+    return layer_inputs(model, layers, data.batches(BATCH_SIZE) if isinstance(data, HasBatches) else data)
 
 
 def _layer(model: nn.Module, entry: Factors) -> Layer:

@@ -13,6 +13,8 @@ from secateur.plan.decompose import Kind, composed
 
 _linalg: Any = torch.linalg  # untyped
 _STEPS: Final = 200
+_SETTLED: Final = 1e-7
+"""Share of the outputs' sum of squares that a step must still gain."""
 _FIXED: Final = frozenset({"shift"})
 
 
@@ -73,7 +75,7 @@ def _improved(kernel: Tensor, kind: Kind, parts: Mapping[str, Tensor], moment: T
         max_iter=_STEPS,
         history_size=20,
         tolerance_grad=1e-12,
-        tolerance_change=0.0,
+        tolerance_change=_SETTLED,
         line_search_fn="strong_wolfe",
     )
 

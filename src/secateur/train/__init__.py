@@ -1,5 +1,6 @@
-"""Training: one loop, its settings, distillation and augmentation."""
+"""Training: one loop, its settings, distillation, attention transfer and augmentation."""
 
+from secateur.train.attention import attention_loss, attention_map
 from secateur.train.augment import (
     Augmenter,
     fill_of,
@@ -23,6 +24,8 @@ __all__ = [
     "Penalty",
     "TrainSettings",
     "TrainState",
+    "attention_loss",
+    "attention_map",
     "check_fit",
     "device_of",
     "distil_loss",
