@@ -1,7 +1,7 @@
-"""Low rank and smaller kinds of layers beside cutting units to as many parameters: LeNet-5 of Caffe on 10,000 images of MNIST.
+"""Low rank and smaller kinds of layers beside cutting units to as many parameters: LeNet-5 of Caffe on 5,000 images of MNIST.
 
-Each network is judged on 5,000 validation images: as it is made, and after two epochs of the same retraining. Ranks are chosen by energy,
-or by a bound of one point on the same images (`secateur.methods.factor_within`); ``on data`` says that factors are made nearest to the layers
+Each network is judged on 2,000 validation images: as it is made, and after two epochs of the same retraining. Ranks are chosen by energy, by a
+budget, or by a bound of one point on the same images (`secateur.methods.factor_within`); ``on data`` says that factors are made nearest to the layers
 on what they read of 512 training images, of which cutting sees as many (Taylor scores, readers that make up by least squares).
 
     python benchmarks/factors.py [--seeds 3]    # needs MNIST (SECATEUR_DATA)
@@ -29,9 +29,10 @@ from secateur.plan import Parameters, compensate
 from secateur.train import TrainSettings, fit
 
 NETWORK = "lenet-caffe"
-BASE = TrainSettings(epochs=4, lr=0.05, nesterov=True, schedule="cosine")
+BASE = TrainSettings(epochs=5, lr=0.05, nesterov=True, schedule="cosine")
 RETRAIN = TrainSettings(epochs=2, lr=0.02, nesterov=True, schedule="linear", keep="last")
 ENERGY = 0.6
+BUDGET = 0.1
 BOUND = 1.0
 
 
@@ -52,12 +53,14 @@ def arms(model: nn.Module, splits: Splits, sample: Split, seed: int) -> Iterator
     yield f"low rank, energy {ENERGY:g}", secateur.factor(model, low)
     yield f"low rank, energy {ENERGY:g}, on data", secateur.factor(model, low, data=sample)
     yield f"units cut, as energy {ENERGY:g}", cut(model, sample, low.after.parameters)
+    tenth = secateur.plan_factors(model, example, budget=Parameters(at_most=BUDGET))
+    yield f"low rank, {BUDGET:g} of the parameters, on data", secateur.factor(model, tenth, data=sample)
+    yield f"units cut to {BUDGET:g} of the parameters", cut(model, sample, tenth.after.parameters)
     bounded = factor_within(model, splits, max_drop=BOUND, confidence=0, seed=seed)
     yield f"low rank within {BOUND:g} point, on data", bounded.model
     yield f"units cut, as within {BOUND:g} point", cut(model, sample, bounded.plan.after.parameters)
     for kind in ("depthwise-separable", "shift"):
         plan = secateur.plan_replacements(model, example, kind=kind)
-        yield kind, secateur.factor(model, plan)
         yield f"{kind}, on data", secateur.factor(model, plan, data=sample)
 
 
@@ -67,7 +70,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     results = Results(Path(__file__).stem, keys=("method", "seed"))
-    splits = data.load("mnist", limit=10_000, validation=5_000)
+    splits = data.load("mnist", limit=5_000, validation=2_000)
     for seed in range(options.seeds):
         model = networks.build(NETWORK, seed=seed)
         fit(model, splits.train, None, BASE, seed=seed)

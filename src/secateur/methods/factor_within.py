@@ -26,6 +26,8 @@ from secateur.train import TrainSettings, fit
 _SHOWN = 0.95
 """The confidence of the limit that is told where the bound is on the drop as measured."""
 
+_STAYS = "no lower ranks were tried with the others, or none were within the bound"
+
 _LEVELS = 16
 """Common levels between each layer's own lowest ranks and the layers as they are."""
 
@@ -230,7 +232,7 @@ class _Search:
 
     def _tried(self, ranks: Mapping[str, tuple[int, ...]], *, layer: str, bound: float) -> bool:
         """Replace, retrain where all are together, judge; keep the network if it is the smallest within the bound."""
-        plan = at_ranks(self.model, list(self.found.values()), ranks, before=self.cost, left=self.left)
+        plan = at_ranks(self.model, list(self.found.values()), ranks, before=self.cost, left=self.left, none=_STAYS)
         candidate = factor(self.model, plan, data=self.seen)
         if self.asked.retrain is not None and not layer:
             number = len(self.history)
