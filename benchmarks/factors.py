@@ -1,4 +1,4 @@
-"""Low rank and smaller kinds of layers beside cutting units to as many parameters: LeNet-5 of Caffe on 5,000 images of MNIST.
+"""Low rank and smaller kinds of layers beside cutting units to as many parameters: LeNet-5 on 5,000 images of MNIST.
 
 Each network is judged on 2,000 validation images: as it is made, and after two epochs of the same retraining. Ranks are chosen by energy, by a
 budget, or by a bound of one point on the same images (`secateur.methods.factor_within`); ``on data`` says that factors are made nearest to the layers
@@ -28,11 +28,11 @@ from secateur.observe import Need, observe
 from secateur.plan import Parameters, compensate
 from secateur.train import TrainSettings, fit
 
-NETWORK = "lenet-caffe"
+NETWORK = "lenet5"
 BASE = TrainSettings(epochs=5, lr=0.05, nesterov=True, schedule="cosine")
 RETRAIN = TrainSettings(epochs=2, lr=0.02, nesterov=True, schedule="linear", keep="last")
 ENERGY = 0.6
-BUDGET = 0.1
+BUDGET = 0.3
 BOUND = 1.0
 
 
