@@ -30,7 +30,7 @@ from secateur.train import TrainSettings, fit
 
 NETWORK = "lenet5"
 BASE = TrainSettings(epochs=5, lr=0.05, nesterov=True, schedule="cosine")
-RETRAIN = TrainSettings(epochs=2, lr=0.02, nesterov=True, schedule="linear", keep="last")
+RETRAIN = TrainSettings(epochs=2, lr=0.02, nesterov=True, schedule="linear", keep="last", clip=1.0)
 ENERGY = 0.6
 BUDGET = 0.3
 BOUND = 1.0
@@ -60,8 +60,8 @@ def arms(model: nn.Module, splits: Splits, sample: Split, seed: int) -> Iterator
     yield f"low rank within {BOUND:g} point, on data", bounded.model
     yield f"units cut, as within {BOUND:g} point", cut(model, sample, bounded.plan.after.parameters)
     for kind in ("depthwise-separable", "shift"):
-        plan = secateur.plan_replacements(model, example, kind=kind)
-        yield f"{kind}, on data", secateur.factor(model, plan, data=sample)
+        plan = secateur.plan_replacements(model, example, kind=kind, layers=["conv2"])
+        yield f"conv2 by {kind}, on data", secateur.factor(model, plan, data=sample)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import secateur
 from secateur.cost import CostModel
 from secateur.errors import PlanError
 from secateur.plan import FactorPlan, Parameters, plan_factors, plan_replacements
-from secateur.plan.decompose import composed, decomposed, energy
+from secateur.plan.decompose import balanced, composed, decomposed, energy
 from secateur.surgery import Fire, Shift, factor
 from secateur.surgery.modules import fill, stand_in
 
@@ -415,6 +415,25 @@ def test_a_wrapped_network_comes_back_wrapped():
 
     assert isinstance(made, torch.optim.swa_utils.AveragedModel)
     assert isinstance(made.module.stem, nn.Sequential)
+
+
+@pytest.mark.parametrize(("kind", "sizes"), CASES)
+def test_factors_are_balanced(kind, sizes):
+    """What writes a channel between two factors and what reads it have one norm, and the product is the same."""
+    kernel = noise(8, 6, 1 if kind == "svd" else 9)
+    kernel[:, 2] = 0  # a channel of which nothing is written
+    parts = decomposed(kernel, kind, sizes)
+
+    made = balanced(kind, parts)
+
+    torch.testing.assert_close(composed(kind, made, kernel.shape[2]), composed(kind, parts, kernel.shape[2]))
+    names = list(made)
+    if len(names) == 2 and kind != "shift":
+        writes, reads = (
+            made[names[0]].flatten(1).norm(dim=1),
+            made[names[1]].transpose(0, 1).flatten(1).norm(dim=1),
+        )
+        torch.testing.assert_close(writes, reads)
 
 
 def test_factors_of_factors():

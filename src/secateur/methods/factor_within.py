@@ -232,7 +232,9 @@ class _Search:
 
     def _tried(self, ranks: Mapping[str, tuple[int, ...]], *, layer: str, bound: float) -> bool:
         """Replace, retrain where all are together, judge; keep the network if it is the smallest within the bound."""
-        plan = at_ranks(self.model, list(self.found.values()), ranks, before=self.cost, left=self.left, none=_STAYS)
+        plan = at_ranks(
+            self.model, list(self.found.values()), ranks, before=self.cost, left=self.left, none=_STAYS
+        )
         candidate = factor(self.model, plan, data=self.seen)
         if self.asked.retrain is not None and not layer:
             number = len(self.history)

@@ -7,6 +7,7 @@ run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias
 
 import torch
@@ -85,6 +86,32 @@ def composed(kind: Kind, parts: Mapping[str, Tensor], window: int) -> Tensor:
         return torch.einsum("osk,sc->ock", expand, parts["squeeze"])
     inner = parts["shift"] if kind == "shift" else parts["depthwise"]
     return parts["pointwise"][:, :, None] * inner[None]
+
+
+def balanced(kind: Kind, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same product with parts of equal size: for each channel between two of them, what writes it and what reads it have one norm.
+
+    Otherwise one part would learn fast and the other hardly at all. A shift stays as it is.
+
+    Example:
+        >>> parts = {"first": torch.tensor([[4.0]]), "last": torch.tensor([[1.0]])}
+        >>> balanced("svd", parts)
+        {'first': tensor([[2.]]), 'last': tensor([[2.]])}
+    """
+    result = dict(parts)
+    names = [name for name in parts if name != "shift"]
+    steps = [(names[0], names[1:])] if kind == "fire" else [(a, [b]) for a, b in pairwise(names)]
+    for writer, readers in steps:
+        writes = result[writer].flatten(1).norm(dim=1)
+        reads = torch.stack([result[name].transpose(0, 1).flatten(1).norm(dim=1) for name in readers]).norm(
+            dim=0
+        )
+        live = (writes > 0) & (reads > 0)
+        scale = torch.where(live, (writes / reads).sqrt(), torch.ones_like(writes))
+        result[writer] = result[writer] / scale.reshape(-1, *[1] * (result[writer].dim() - 1))
+        for name in readers:
+            result[name] = result[name] * scale.reshape(1, -1, *[1] * (result[name].dim() - 2))
+    return result
 
 
 def energy(kernel: Tensor, stand_in: Tensor) -> float:

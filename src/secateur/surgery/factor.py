@@ -13,7 +13,7 @@ from secateur.channels.pass_through import put_in
 from secateur.criteria.score import BATCH_SIZE, HasBatches
 from secateur.errors import PlanError
 from secateur.observe import Covariance, layer_inputs
-from secateur.plan.decompose import decomposed
+from secateur.plan.decompose import balanced, decomposed
 from secateur.plan.factor_plan import FactorPlan, Factors
 from secateur.surgery.apply import SETTINGS
 from secateur.surgery.modules import Layer, fill, fits, parts_of, stand_in
@@ -113,7 +113,7 @@ def _made(layer: Layer, entry: Factors, seen: Covariance | None) -> nn.Module:
     if seen is not None:
         parts, shift = nearest_on(kernel, entry.kind, parts, seen, bias=shift)
     module = stand_in(layer, entry.kind, entry.sizes)
-    fill(module, entry.kind, parts, shift)
+    fill(module, entry.kind, balanced(entry.kind, parts), shift)
     return module
 
 

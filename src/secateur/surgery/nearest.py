@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.observe import Covariance
-from secateur.plan.decompose import Kind, composed
+from secateur.plan.decompose import Kind, composed, decomposed
 
 _linalg: Any = torch.linalg  # untyped
 _STEPS: Final = 200
@@ -46,7 +46,7 @@ def nearest_on(
         vectors: Tensor
         _, vectors = _linalg.eigh(matrix @ moment @ matrix.T)
         left = vectors.flip(1)[:, :rank]
-        best = {"first": left.T @ matrix, "last": left}
+        best = decomposed((left @ (left.T @ matrix))[:, :, None], "svd", (rank,))
     else:
         best = _improved(kernel, kind, parts, moment)
     if bias is None:
