@@ -107,7 +107,7 @@ def balanced(kind: Kind, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
             dim=0
         )
         live = (writes > 0) & (reads > 0)
-        scale = torch.where(live, (writes / reads).sqrt(), torch.ones_like(writes))
+        scale = torch.where(live, (writes / reads) ** 0.25, torch.ones_like(writes))
         result[writer] = result[writer] / scale.reshape(-1, *[1] * (result[writer].dim() - 1))
         for name in readers:
             result[name] = result[name] * scale.reshape(1, -1, *[1] * (result[name].dim() - 2))
