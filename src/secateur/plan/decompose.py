@@ -102,10 +102,9 @@ def balanced(kind: Kind, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = [name for name in parts if name != "shift"]
     steps = [(names[0], names[1:])] if kind == "fire" else [(a, [b]) for a, b in pairwise(names)]
     for writer, readers in steps:
-        writes = result[writer].flatten(1).norm(dim=1)
-        reads = torch.stack([result[name].transpose(0, 1).flatten(1).norm(dim=1) for name in readers]).norm(
-            dim=0
-        )
+        writes = result[writer].flatten(1).square().sum(1)
+        columns = [result[name].transpose(0, 1).flatten(1).square().sum(1) for name in readers]
+        reads = torch.stack(columns).sum(0)
         live = (writes > 0) & (reads > 0)
         scale = torch.where(live, (writes / reads) ** 0.25, torch.ones_like(writes))
         result[writer] = result[writer] / scale.reshape(-1, *[1] * (result[writer].dim() - 1))
