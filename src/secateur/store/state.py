@@ -116,7 +116,7 @@ def rebuild(
         setattr(model, SETTINGS, [entry.model_dump() for entry in state.settings])
     if state.blocks:
         setattr(model, BLOCKS, [entry.model_dump() for entry in state.blocks])
-    if state.replaced:
+    if state.replaced or hasattr(model, REPLACED):
         setattr(model, REPLACED, [entry.model_dump() for entry in state.replaced])
     if state.inputs is not None:
         keep_inputs(model, state.inputs.indices, axis=state.inputs.axis, size=state.inputs.size)

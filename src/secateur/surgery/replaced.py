@@ -29,6 +29,8 @@ def forget_replaced(model: nn.Module) -> None:
 def rebuilt_with(model: nn.Module, entries: Iterable[Mapping[str, Any]]) -> str | None:
     """Replace the recorded layers of a network that was built anew, by modules whose weights are not set.
 
+    What is replaced in the built network already, because a network with factors was the unreduced one, is left.
+
     Args:
         model: The network, which is changed.
         entries: The records, as they are kept on a network.
@@ -36,7 +38,10 @@ def rebuilt_with(model: nn.Module, entries: Iterable[Mapping[str, Any]]) -> str 
     Returns:
         The first name that is no layer of this network that its kind can stand for; None if there is none.
     """
+    done: Sequence[Mapping[str, Any]] = getattr(model, REPLACED, [])
     for entry in entries:
+        if entry in done:
+            continue
         layer = dict(cast("Iterable[tuple[str, nn.Module]]", model.named_modules())).get(entry["name"])
         if not fits(layer, entry["kind"]):
             return str(entry["name"])
