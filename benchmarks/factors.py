@@ -1,10 +1,10 @@
-"""Low rank and smaller kinds of layers beside cutting units to as many parameters: LeNet-5 on 5,000 images of MNIST.
+"""Low rank and smaller kinds of layers beside cutting units to as many parameters: two LeNets on 5,000 images of MNIST.
 
 Each network is judged on 2,000 validation images: as it is made, and after two epochs of the same retraining. Ranks are chosen by energy, by a
 budget, or by a bound of one point on the same images (`secateur.methods.factor_within`); ``on data`` says that factors are made nearest to the layers
 on what they read of 512 training images, of which cutting sees as many (Taylor scores, readers that make up by least squares).
 
-    python benchmarks/factors.py [--seeds 3]    # needs MNIST (SECATEUR_DATA)
+    python benchmarks/factors.py [--networks lenet5 lenet300-100] [--seeds 3]    # needs MNIST (SECATEUR_DATA)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from copy import deepcopy
+from itertools import product
 from pathlib import Path
 
 from torch import nn
@@ -28,7 +29,7 @@ from secateur.observe import Need, observe
 from secateur.plan import Parameters, compensate
 from secateur.train import TrainSettings, fit
 
-NETWORK = "lenet5"
+NETWORKS = ("lenet5", "lenet300-100")
 BASE = TrainSettings(epochs=5, lr=0.05, nesterov=True, schedule="cosine")
 RETRAIN = TrainSettings(epochs=2, lr=0.02, nesterov=True, schedule="linear", keep="last", clip=1.0)
 ENERGY = 0.6
@@ -59,8 +60,9 @@ def arms(model: nn.Module, splits: Splits, sample: Split, seed: int) -> Iterator
     bounded = factor_within(model, splits, max_drop=BOUND, confidence=0, seed=seed)
     yield f"low rank within {BOUND:g} point, on data", bounded.model
     yield f"units cut, as within {BOUND:g} point", cut(model, sample, bounded.plan.after.parameters)
-    for kind in ("depthwise-separable", "shift"):
-        plan = secateur.plan_replacements(model, example, kind=kind, layers=["conv2"])
+    convolutions = [name for name, _ in model.named_modules() if name == "conv2"]
+    for kind in ("depthwise-separable", "shift") if convolutions else ():
+        plan = secateur.plan_replacements(model, example, kind=kind, layers=convolutions)
         yield f"conv2 by {kind}, on data", secateur.factor(model, plan, data=sample)
 
 
@@ -68,11 +70,12 @@ def main() -> None:
     """Train, make smaller in each way, retrain, judge."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
     options = parser.parse_args()
-    results = Results(Path(__file__).stem, keys=("method", "seed"))
+    results = Results(Path(__file__).stem, keys=("network", "method", "seed"))
     splits = data.load("mnist", limit=5_000, validation=2_000)
-    for seed in range(options.seeds):
-        model = networks.build(NETWORK, seed=seed)
+    for network, seed in product(options.networks, range(options.seeds)):
+        model = networks.build(network, seed=seed)
         fit(model, splits.train, None, BASE, seed=seed)
         model.eval()
         whole = evaluate(model, splits.validation).accuracy
@@ -84,7 +87,7 @@ def main() -> None:
             fit(small, splits.train, None, RETRAIN, seed=seed)
             retrained = evaluate(small.eval(), splits.validation).accuracy
             row = {
-                "network": NETWORK,
+                "network": network,
                 "data": "mnist",
                 "method": method,
                 "seed": seed,
