@@ -153,7 +153,9 @@ def retrained(rows: Sequence[Row]) -> Table:
         "accuracy_retrained": ("after retraining, %", fixed(2)),
     }
     groups = grouped(rows, "network", "data", "method")
-    order = sorted(groups, key=lambda names: -statistics.fmean(run["parameters"] for run in groups[names]))
+    order = sorted(
+        groups, key=lambda names: (names[:2], -statistics.fmean(run["parameters"] for run in groups[names]))
+    )
     lines = [
         [
             *names,
