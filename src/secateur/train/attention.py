@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur.errors import ModelError, SettingsError
+from secateur.train.settings import TrainSettings
 
 
 def attention_map(outputs: Tensor) -> Tensor:
@@ -120,11 +121,44 @@ class Watched:
         return found
 
 
-def check_positions(student: Sequence[Tensor], teacher: Sequence[Tensor], layers: Sequence[str]) -> None:
-    """Raise ModelError unless each pair of outputs has the same positions."""
-    for mine, theirs, layer in zip(student, teacher, layers, strict=True):
-        if mine.shape[2:] != theirs.shape[2:]:
-            raise ModelError(
-                f"layer {layer!r} has outputs of {tuple(mine.shape[2:])} positions, the teacher's of"
-                f" {tuple(theirs.shape[2:])}; attention is compared position by position: name other layers"
+class Attention:
+    """The layers of a network and of its teacher that are compared while the network trains."""
+
+    def __init__(self, student: nn.Module, teacher: nn.Module | None, settings: TrainSettings) -> None:
+        """Find the layers.
+
+        Raises:
+            SettingsError: There is no teacher, or one of the networks has no such module.
+        """
+        if teacher is None:
+            raise SettingsError(
+                "attention_weight compares layers with a teacher's; give a teacher (its answers do not tell), or set it to 0"
             )
+        self._layers, self._weight = settings.attention_layers, settings.attention_weight
+        self._student = Watched(student, self._layers, whose="network")
+        self._teacher = Watched(teacher, self._layers, whose="teacher")
+
+    @contextmanager
+    def listening(self) -> Generator[None]:
+        """While inside, note what the layers of both give."""
+        with self._student.listening(), self._teacher.listening():
+            yield
+
+    def loss(self) -> Tensor:
+        """What the last pass of both adds to the loss.
+
+        Raises:
+            ModelError: A layer did not run, or a pair has other positions.
+        """
+        student = self._student.taken()
+        teacher = [
+            theirs.to(mine.device, mine.dtype)
+            for mine, theirs in zip(student, self._teacher.taken(), strict=True)
+        ]
+        for mine, theirs, layer in zip(student, teacher, self._layers, strict=True):
+            if mine.shape[2:] != theirs.shape[2:]:
+                raise ModelError(
+                    f"layer {layer!r} has outputs of {tuple(mine.shape[2:])} positions, the teacher's of"
+                    f" {tuple(theirs.shape[2:])}; attention is compared position by position: name other layers"
+                )
+        return self._weight * attention_loss(student, teacher)

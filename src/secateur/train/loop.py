@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from secateur.errors import DataError, ModelError, SettingsError
-from secateur.train.attention import Watched, attention_loss, check_positions
+from secateur.train.attention import Attention
 from secateur.train.augment import make_augmenter
 from secateur.train.conditions import (
     batches,
@@ -125,8 +125,8 @@ def fit(
     if state is not None:
         run.load(state)
     with ExitStack() as modes:
-        for watched in run.attention:
-            modes.enter_context(watched.listening())
+        if run.attention is not None:
+            modes.enter_context(run.attention.listening())
         modes.enter_context(mode(model, training=True))
         if teacher is not None:
             modes.enter_context(mode(teacher, training=False))
@@ -189,26 +189,18 @@ class _Run:
         self.best_epoch = 0
         self.best_key = (-1.0, 0.0)
         self.teacher: nn.Module | None = None
-        self.attention: tuple[Watched, ...] = ()
+        self.attention: Attention | None = None
         self.soft: Tensor | None = None
         self.on_batch: Callable[[int, int], None] | None = None
         self.ready: tuple[nn.Module, torch.optim.Optimizer] | None = None
 
     def set_teacher(self, teacher: nn.Module | None, answers: Tensor | None) -> None:
         """Take a teacher's answers, or the teacher where its answers change from step to step."""
-        layers = self.settings.attention_layers
-        if layers:
-            if teacher is None:
-                raise SettingsError(
-                    "attention_weight compares layers with a teacher's; give a teacher (its answers do not tell), or set it to 0"
-                )
-            self.attention = (
-                Watched(self.model, layers, whose="network"),
-                Watched(teacher, layers, whose="teacher"),
-            )
+        if self.settings.attention_layers:
+            self.attention = Attention(self.model, teacher, self.settings)
         if teacher is None and answers is None:
             return
-        if teacher is not None and (self.augment is not None or layers):
+        if teacher is not None and (self.augment is not None or self.attention is not None):
             check_teacher(logits(teacher, self.inputs[:1]), examples=1, classes=self.classes)
             self.teacher = teacher
             return
@@ -281,11 +273,8 @@ class _Run:
             weight = self.settings.distil_weight
             distance = distil_loss(outputs, soft, temperature=self.settings.distil_temperature)
             loss = (1.0 - weight) * loss + weight * distance
-        if self.attention:
-            mine, theirs = (watched.taken() for watched in self.attention)
-            theirs = [one.to(inputs.device, inputs.dtype) for one in theirs]
-            check_positions(mine, theirs, self.settings.attention_layers)
-            loss = loss + self.settings.attention_weight * attention_loss(mine, theirs)
+        if self.attention is not None:
+            loss = loss + self.attention.loss()
         return loss if self.penalty is None else loss + self.penalty(self.model)
 
     def _teacher_says(self, rows: Tensor, inputs: Tensor) -> Tensor | None:
