@@ -21,6 +21,7 @@ LAYERS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=str)
 def test_windows_times_the_weight_are_the_outputs(layer, shape):
     """A layer's output at each position is its weight's rows times what it reads there, plus the bias."""
