@@ -144,6 +144,29 @@ def timings(rows: Sequence[Row]) -> Table:
     return [*others, "arm", "runs", *(measures[key] for key in shown)], lines
 
 
+def retrained(rows: Sequence[Row]) -> Table:
+    """One line for each way to make a network smaller: accuracy as it was made, and after retraining."""
+    measures = {
+        "parameters": ("parameters", fixed(0)),
+        "macs": ("MACs", fixed(0)),
+        "accuracy_at_once": ("accuracy at once, %", fixed(2)),
+        "accuracy_retrained": ("after retraining, %", fixed(2)),
+    }
+    groups = grouped(rows, "network", "data", "method")
+    order = sorted(
+        groups, key=lambda names: (names[:2], -statistics.fmean(run["parameters"] for run in groups[names]))
+    )
+    lines = [
+        [
+            *names,
+            seeds(groups[names]),
+            *(spread([run[key] for run in groups[names]], form) for key, (_, form) in measures.items()),
+        ]
+        for names in order
+    ]
+    return ["network", "data", "method", "seeds", *(head for head, _ in measures.values())], lines
+
+
 def plain(rows: Sequence[Row]) -> Table:
     """One line for each row, with all that the first one says."""
     keys = list(rows[0])
@@ -410,7 +433,14 @@ def sparse(rows: Sequence[Row]) -> Table:
 
 UNITS = {"mb": ", MB", "s": ", s", "ms": ", ms"}
 UNIT = re.compile(r"_(mb|s|ms)$")
-KINDS = {"family": families, "error_after": reductions, "status": models, "turns": models, "arm": timings}
+KINDS = {
+    "family": families,
+    "error_after": reductions,
+    "accuracy_retrained": retrained,
+    "status": models,
+    "turns": models,
+    "arm": timings,
+}
 """What a file's rows are about, by a key that all of them carry; the first that fits is taken."""
 FORMS = {
     "families": families,
@@ -421,7 +451,7 @@ FORMS = {
     "sparse": sparse,
 }
 """Tables that a page asks for by name."""
-GATHERED = {reductions, timings, retraining, shares, sparse}
+GATHERED = {reductions, retrained, timings, retraining, shares, sparse}
 """The tables whose lines gather several runs."""
 
 

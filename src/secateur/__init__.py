@@ -3,18 +3,21 @@
 from secateur.channels import blocks, follow, rule, watch
 from secateur.criteria import score, score_blocks, score_weights
 from secateur.methods import reduce
-from secateur.plan import plan, plan_blocks
+from secateur.plan import plan, plan_blocks, plan_factors, plan_replacements
 from secateur.store import load, save
-from secateur.surgery import apply, mask, plan_weights
+from secateur.surgery import apply, factor, mask, plan_weights
 
 __all__ = [
     "apply",
     "blocks",
+    "factor",
     "follow",
     "load",
     "mask",
     "plan",
     "plan_blocks",
+    "plan_factors",
+    "plan_replacements",
     "plan_weights",
     "reduce",
     "rule",

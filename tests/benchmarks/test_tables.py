@@ -87,6 +87,21 @@ def test_a_line_tells_seeds_mean_and_spread(tables, house):
     assert "old" not in text
 
 
+def test_ways_to_make_a_network_smaller_stand_by_size(tables):
+    """A line gathers the seeds of a way: accuracy as it was made and after retraining; the largest network comes first."""
+    row = {"network": "net", "data": "toy", "method": "cut", "seed": 0, "parameters": 100, "macs": 1000,
+           "accuracy_at_once": 80.0, "accuracy_retrained": 90.0}  # fmt: skip
+    rows = [row, row | {"seed": 1, "accuracy_at_once": 82.0}, row | {"method": "rank", "parameters": 200}]
+
+    heads, lines = tables.kind_of(rows)(rows)
+
+    assert heads[-2:] == ["accuracy at once, %", "after retraining, %"]
+    assert lines == [
+        ["net", "toy", "rank", "0", "200", "1,000", "80.00", "90.00"],
+        ["net", "toy", "cut", "0, 1", "100 ± 0", "1,000 ± 0", "81.00 ± 1.41", "90.00 ± 0.00"],
+    ]
+
+
 def test_a_place_without_results_stays_empty(tables, house):
     """While there is no result file a page shows no figure."""
     shutil.rmtree(house / "benchmarks" / "results")

@@ -99,6 +99,26 @@ def test_a_run_folder_resumes_to_the_same_result(digits: Splits, net: nn.Module,
     assert files[0] == files[1]
 
 
+def test_a_network_of_low_rank_is_reduced_with_its_attention(
+    digits: Splits, net: nn.Module, tmp_path: Path
+) -> None:
+    """Factored layers are cut as others, candidates learn where its layers look, and a run folder holds and resumes it all."""
+    example = digits.train.inputs[:1]
+    small = secateur.factor(net, secateur.plan_factors(net, example, rank={"conv3": (24, 32)})).eval()
+    retrain = QUICK.but(attention_weight=5.0, attention_layers=("act2", "conv3"))
+    settings = SETTINGS.but(retrain=retrain.model_dump(), max_iterations=2)
+
+    result = secateur.reduce(small, digits, settings=settings, out=tmp_path / "run")
+
+    assert "conv3.core" in [layer.name for layer in result.layers]
+    assert result.removed
+    again = secateur.load(tmp_path / "run" / "model.safetensors")
+    assert torch.equal(again(example), result.model(example))
+    resumed = secateur.reduce(small, digits, out=tmp_path / "run", resume=True)
+    assert resumed.history == result.history
+    assert resumed.settings.retrain == retrain
+
+
 def test_the_file_says_how_the_network_came_about(digits: Splits, net: nn.Module, tmp_path: Path) -> None:
     """The saved network has its figures, what came before, the options and each accepted step, and no times."""
     earlier = [{"event": "train", "settings": {"batch_size": 50}}]
@@ -194,6 +214,14 @@ def test_nothing_removed_is_said(digits: Splits, net: nn.Module) -> None:
         ({"max_drop": 1.0, "critrion": "l1"}, "did you mean 'criterion'"),
         ({"max_drop": 1.0, "resume": True}, "needs out="),
         ({"max_drop": 1.0, "last_share": 0.9}, "above first_share"),
+        (
+            {
+                "max_drop": 1.0,
+                "distil": False,
+                "retrain": TrainSettings(attention_weight=1.0, attention_layers=("act1",)),
+            },
+            "needs distil=True",
+        ),
     ],
 )
 def test_wrong_options_are_refused(digits: Splits, net: nn.Module, options: dict, message: str) -> None:

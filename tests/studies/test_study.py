@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from secateur.errors import SettingsError
+from secateur.methods import StepSettings
 from secateur.studies import Study
+from secateur.studies.cells import Cell
+from secateur.train import TrainSettings
 
 SMALL = {"networks": "digits-net", "data": "digits"}
 
@@ -123,3 +126,13 @@ def test_committed_studies_are_studies(file: Path) -> None:
     found = Study.read(file)
     assert found.cells()
     assert all(list(found.cells_of(experiment)) for experiment in found.experiment)
+
+
+def test_the_keys_of_cells_are_those_of_older_versions() -> None:
+    """An option that is new and at its default does not change a cell's key, so that stored cells are found again."""
+    training = TrainSettings(epochs=2)
+    settings = StepSettings(criterion="l1", retrain="network", iterations=50)
+
+    cell = Cell("lenet5", "mnist", 3, training, settings)
+
+    assert (cell.key, cell.base_key) == ("l1-network-seed3-341a12db", "lenet5-mnist-seed3-5c6b3fe5")

@@ -2,6 +2,7 @@
 
 from secateur.methods.ablation import Ablation, ablate
 from secateur.methods.bisection import Bisection, largest_within
+from secateur.methods.factor_within import FactorResult, RankTrial, factor_within
 from secateur.methods.layerwise import LayerError, LayerwiseResult, Surgeon, layerwise_obs
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.protocol import StepSettings
@@ -20,12 +21,14 @@ __all__ = [
     "MODEL_FILE",
     "Ablation",
     "Bisection",
+    "FactorResult",
     "JointThresholds",
     "Layer",
     "LayerError",
     "LayerwiseResult",
     "Listener",
     "Point",
+    "RankTrial",
     "ReduceResult",
     "ReduceSettings",
     "Search",
@@ -41,6 +44,7 @@ __all__ = [
     "Thresholds",
     "TrainResult",
     "ablate",
+    "factor_within",
     "joint_thresholds",
     "largest_within",
     "layerwise_obs",

@@ -130,7 +130,8 @@ class Trials:
             epochs = len(found.history)
             if scope == "block" or self.judge.within(self.judge.look(model), best):
                 return epochs
-        distil = self.settings.distil and settings.distil_weight > 0
+        wanted = settings.distil_weight > 0 or bool(settings.attention_layers)
+        distil = self.settings.distil and wanted
         answers = self._teacher_answers() if self._from_answers(settings) else None
         result = fit(
             model,
@@ -164,8 +165,9 @@ class Trials:
         return enough
 
     def _from_answers(self, settings: TrainSettings) -> bool:
-        """Whether the teacher's answers can be computed beforehand: examples do not change."""
-        return self.settings.distil and settings.distil_weight > 0 and settings.augment == "none"
+        """Whether the teacher's answers can be computed beforehand: examples do not change, and answers are all that is asked."""
+        same = settings.augment == "none" and not settings.attention_layers
+        return self.settings.distil and settings.distil_weight > 0 and same
 
     def _examples(self, purpose: tuple[str, int]) -> tuple[Split, Tensor | None]:
         """What a candidate learns from, and which of the training examples that is."""

@@ -72,7 +72,8 @@ class ReduceSettings(BaseModel):
             finishing training sees all.
         accept_early: Accept a candidate as soon as an epoch is within the bound, or no epoch at all is needed.
         give_up_early: Drop a candidate whose progress, kept up, would not reach the bound in the epochs left.
-        distil: Candidates also learn from the unreduced network's answers (how much: ``retrain.distil_weight``).
+        distil: Candidates also learn from the unreduced network: from its answers (how much: ``retrain.distil_weight``), and from where its
+            layers look (``retrain.attention_weight``).
         compensate: What the layers behind a cut do before retraining: nothing, take the removed units' means into their
             biases, or be refitted by least squares.
         learn_shares: Pass over shares whose cut, before retraining, raises the loss by more than retraining made good so far,
@@ -150,6 +151,11 @@ class ReduceSettings(BaseModel):
     def _agree(self) -> Self:
         if self.last_share > self.first_share:
             raise ValueError(f"last_share ({self.last_share:g}) is above first_share ({self.first_share:g})")
+        attentive = any(one is not None and one.attention_layers for one in (self.retrain, self.finish))
+        if attentive and not self.distil:
+            raise ValueError(
+                "attention_weight compares layers with the unreduced network's, which needs distil=True"
+            )
         if 0 < self.confidence < 0.5:
             raise ValueError(f"confidence ({self.confidence:g}) must be 0, or from 0.5 up to 1")
         check_limits(minimum=self.minimum, round_to=self.round_to)

@@ -1,10 +1,10 @@
-"""In which order the modules of a network run, and how many multiply-adds each does."""
+"""In which order the modules of a network run, on what shapes, and how many multiply-adds each does."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import nn
@@ -17,6 +17,9 @@ from secateur.errors import WatchError
 
 _EVERYTHING = "Global"
 
+Shapes: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
+"""Of what a module was given and of what it gave back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Calls:
@@ -25,10 +28,17 @@ class Calls:
     Attributes:
         order: The modules that ran, by the time of their first call; the network itself is the empty name.
         macs: Multiply-adds for one example of each module that did any, those of the modules inside it included.
+        shapes: Of each module the shapes of the first tensor that it took and of the one that it gave, one pair a call; nothing of
+            calls that took or gave no single tensor.
+        batch: Examples in the pass.
     """
 
     order: tuple[str, ...]
     macs: Mapping[str, int]
+    shapes: Mapping[str, tuple[Shapes, ...]] = field(
+        default_factory=dict[str, tuple[Shapes, ...]], repr=False
+    )
+    batch: int = field(default=1, repr=False)
 
 
 def calls(model: nn.Module, example: Any) -> Calls:
@@ -74,11 +84,13 @@ def _called(model: nn.Module, example: Any, *, meta: bool) -> Calls:
         for name, tensor in tensors_in_place(model).items()
     }
     order: list[str] = []
+    shapes: dict[str, list[Shapes]] = {}
     counter = FlopCounterMode(display=False)
     with left_as_found(model, values=not meta), torch.no_grad():
         model.eval()
         for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
             module.register_forward_pre_hook(_noting(name, order))
+            module.register_forward_hook(_measuring(shapes.setdefault(name, [])), with_kwargs=True)
         with counter:
             functional_call(model, state, args, kwargs, tie_weights=False)
     counts = counter.get_flop_counts()
@@ -87,7 +99,12 @@ def _called(model: nn.Module, example: Any, *, meta: bool) -> Calls:
         for name, found in counts.items()
         if name != _EVERYTHING
     }
-    return Calls(tuple(dict.fromkeys(order)), {name: macs[name] for name in order if name in macs})
+    return Calls(
+        tuple(dict.fromkeys(order)),
+        {name: macs[name] for name in order if name in macs},
+        {name: tuple(found) for name, found in shapes.items() if found},
+        batch,
+    )
 
 
 def _noting(name: str, order: list[str]) -> Any:
@@ -95,3 +112,12 @@ def _noting(name: str, order: list[str]) -> Any:
         order.append(name)
 
     return note
+
+
+def _measuring(found: list[Shapes]) -> Any:
+    def measure(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        given = next(tensors_in([args, kwargs]), None)
+        if given is not None and isinstance(output, torch.Tensor):
+            found.append((tuple(given.shape), tuple(output.shape)))
+
+    return measure

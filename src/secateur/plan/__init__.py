@@ -4,6 +4,8 @@ from secateur.plan.blocks import plan_blocks
 from secateur.plan.budget import Budget, Bytes, Macs, Parameters
 from secateur.plan.change import ALL_READERS, Change, Mix, Plan
 from secateur.plan.compensate import compensate
+from secateur.plan.factor_plan import FactorPlan, Factors
+from secateur.plan.factors import Replacement, plan_factors, plan_replacements
 from secateur.plan.left import Left, why_nothing
 from secateur.plan.limits import GRAINS, Minimum, RoundTo, check_limits, limits
 from secateur.plan.select import change_of, plan, plan_for
@@ -14,12 +16,15 @@ __all__ = [
     "Budget",
     "Bytes",
     "Change",
+    "FactorPlan",
+    "Factors",
     "Left",
     "Macs",
     "Minimum",
     "Mix",
     "Parameters",
     "Plan",
+    "Replacement",
     "RoundTo",
     "change_of",
     "check_limits",
@@ -27,6 +32,8 @@ __all__ = [
     "limits",
     "plan",
     "plan_blocks",
+    "plan_factors",
     "plan_for",
+    "plan_replacements",
     "why_nothing",
 ]

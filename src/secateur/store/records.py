@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from secateur.plan.decompose import Kind
+
 MemoryFormat = Literal["channels_last", "channels_last_3d"]
 Count = Annotated[int, Field(ge=0)]
 
@@ -53,6 +55,14 @@ class BlockDocument(Strict):
     alone: bool
 
 
+class ReplacedDocument(Strict):
+    """A layer that was replaced by smaller ones: by what kind, and which parts a Tucker-2 has. Their sizes are those of the tensors."""
+
+    name: Annotated[str, Field(min_length=1)]
+    kind: Kind
+    parts: list[Literal["first", "core", "last"]]
+
+
 class StateDocument(Strict):
     """What a network is besides the values of its tensors.
 
@@ -69,6 +79,7 @@ class StateDocument(Strict):
         inputs: The kept features of the input, or None for all.
         settings: Integers that modules keep, which have followed cuts.
         blocks: Blocks that are gone whole.
+        replaced: Layers that were replaced by smaller ones, in the order in which they were.
     """
 
     origin: OriginDocument | None
@@ -83,6 +94,7 @@ class StateDocument(Strict):
     inputs: InputsDocument | None
     settings: list[SettingDocument] = Field(default=[], exclude_if=lambda settings: not settings)
     blocks: list[BlockDocument] = Field(default=[], exclude_if=lambda blocks: not blocks)
+    replaced: list[ReplacedDocument] = Field(default=[], exclude_if=lambda replaced: not replaced)
 
 
 def first_problem(error: ValidationError) -> str:

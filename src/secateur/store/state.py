@@ -22,6 +22,7 @@ from secateur.store.records import MemoryFormat, SettingDocument, StateDocument,
 from secateur.store.tensor_file import DTYPE_NAMES
 from secateur.surgery.apply import CHANGES, SETTINGS
 from secateur.surgery.blocks import BLOCKS, rebuilt_without
+from secateur.surgery.replaced import REPLACED, rebuilt_with
 
 _FORMATS: Mapping[MemoryFormat, tuple[torch.memory_format, int]] = {
     "channels_last": (torch.channels_last, 4),
@@ -68,6 +69,7 @@ def describe(model: nn.Module, *, origin: Origin | None) -> tuple[dict[str, Tens
         "inputs": getattr(model, INPUTS, None),
         "settings": getattr(model, SETTINGS, []),
         "blocks": getattr(model, BLOCKS, []),
+        "replaced": getattr(model, REPLACED, []),
     }
     text = canonical_json(document, what="the network's record of changes")
     try:
@@ -114,6 +116,8 @@ def rebuild(
         setattr(model, SETTINGS, [entry.model_dump() for entry in state.settings])
     if state.blocks:
         setattr(model, BLOCKS, [entry.model_dump() for entry in state.blocks])
+    if state.replaced or hasattr(model, REPLACED):
+        setattr(model, REPLACED, [entry.model_dump() for entry in state.replaced])
     if state.inputs is not None:
         keep_inputs(model, state.inputs.indices, axis=state.inputs.axis, size=state.inputs.size)
     return model
@@ -236,9 +240,14 @@ def _format_of(tensor: Tensor) -> MemoryFormat | None:
 
 
 def _placed(model: object, tensors: Mapping[str, Tensor], state: StateDocument, *, source: str) -> nn.Module:
-    """The built network without the blocks that are gone, with every parameter and buffer replaced."""
+    """The built network with its layers replaced, without the blocks that are gone, with every parameter and buffer replaced."""
     if not isinstance(model, nn.Module):
         raise ModelError(f"the factory returned a {type(model).__name__}; a torch.nn.Module is wanted")
+    unknown = rebuilt_with(model, [entry.model_dump() for entry in state.replaced])
+    if unknown is not None:
+        raise FileFormatError(
+            f"{source} replaces a layer {unknown!r}, which the network does not have as one; {_OTHER_NETWORK}"
+        )
     strange = rebuilt_without(model, [entry.model_dump() for entry in state.blocks])
     if strange:
         raise FileFormatError(

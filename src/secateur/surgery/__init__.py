@@ -2,14 +2,19 @@
 
 from secateur.channels.attributes import fit_attributes
 from secateur.surgery.apply import CHANGES, apply
+from secateur.surgery.factor import factor
 from secateur.surgery.kept import kept_units
 from secateur.surgery.masks import Masks, holding, mask, masks_of
+from secateur.surgery.modules import Fire, Shift
 from secateur.surgery.plan_weights import plan_weights
 
 __all__ = [
     "CHANGES",
+    "Fire",
     "Masks",
+    "Shift",
     "apply",
+    "factor",
     "fit_attributes",
     "holding",
     "kept_units",

@@ -20,6 +20,7 @@ from secateur.errors import PlanError, SettingsError
 from secateur.plan.change import Plan, Setting
 from secateur.surgery.blocks import is_gone, record_blocks, stand_ins, take_out
 from secateur.surgery.optimizers import Axes, check_optimizers, follow
+from secateur.surgery.replaced import forget_replaced
 from secateur.surgery.spectral import settle_spectra
 from secateur.surgery.tensors import Parts, bias_shift, changed, new_order, parts_of
 from secateur.surgery.wrappers import check_wrappers, cut_inside, forget_graphs
@@ -187,6 +188,7 @@ def _cut(
             settle_spectra(module)
             fit_attributes(module)
     record_blocks(result, plan.blocks)
+    forget_replaced(result)
     _set(result, plan.settings)
     follow(optimizers, result, axes=axes, shapes=shapes, moved=moved)
     _record(result, plan, parts, lengths)

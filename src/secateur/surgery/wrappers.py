@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from secateur._model import hook_tables, is_compiled, named_tensors, wrapped_as
 from secateur.errors import ModelError, PlanError
-from secateur.plan.change import Plan
+from secateur.plan import FactorPlan, Plan
 
 _SAME_NAME = (
     "device_ids", "output_device", "dim", "process_group", "find_unused_parameters", "gradient_as_bucket_view",
@@ -34,7 +34,7 @@ def _wrappers(model: nn.Module) -> Iterator[nn.Module]:
         slot = wrapped_as(model)
 
 
-def check_wrappers(model: nn.Module, plan: Plan) -> None:
+def check_wrappers(model: nn.Module, plan: Plan | FactorPlan) -> None:
     """Refuse wrappers that cannot be made again, sharded networks, and a plan that is not the same on all processes.
 
     Raises:
@@ -63,7 +63,7 @@ def check_wrappers(model: nn.Module, plan: Plan) -> None:
         _check_same_plan(wrapper, plan)
 
 
-def _check_same_plan(wrapper: Any, plan: Plan) -> None:
+def _check_same_plan(wrapper: Any, plan: Plan | FactorPlan) -> None:
     mine = int.from_bytes(hashlib.blake2b(plan.to_json().encode(), digest_size=7).digest())
     extremes = torch.tensor([mine, -mine], device=wrapper.device)
     reduce: Callable[..., object] = vars(distributed)["all_reduce"]

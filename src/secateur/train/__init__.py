@@ -1,5 +1,6 @@
-"""Training: one loop, its settings, distillation, augmentation, and blocks that are trained by themselves."""
+"""Training: one loop, its settings, distillation, attention transfer, augmentation, and blocks that are trained by themselves."""
 
+from secateur.train.attention import attention_loss, attention_map
 from secateur.train.augment import (
     Augmenter,
     fill_of,
@@ -27,6 +28,8 @@ __all__ = [
     "TrainSettings",
     "TrainState",
     "TrainingBlock",
+    "attention_loss",
+    "attention_map",
     "block_around",
     "block_outputs",
     "check_fit",

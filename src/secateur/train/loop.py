@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from secateur.errors import ModelError, SettingsError
 from secateur.surgery import Masks, holding
+from secateur.train.attention import Attention
 from secateur.train.augment import make_augmenter
 from secateur.train.conditions import (
     batches,
@@ -70,8 +71,8 @@ def fit(
 ) -> FitResult:
     r"""Train a network in place.
 
-    The loss is :math:`(1-w)\,\mathrm{CE} + w\,T^2\,\mathrm{KL}` with a teacher, else the cross-entropy, plus the
-    penalty. Every random number comes from ``seed`` and the epoch's number, so that a run can be repeated and resumed;
+    The loss is :math:`(1-w)\,\mathrm{CE} + w\,T^2\,\mathrm{KL}` with a teacher, else the cross-entropy, plus
+    attention transfer (``attention_weight``) and the penalty. Every random number comes from ``seed`` and the epoch's number, so that a run can be repeated and resumed;
     the caller's random state, the network's modes and its hooks are left as found, its gradients are cleared. After an
     error or an interrupt the weights are those of the last step.
 
@@ -82,7 +83,7 @@ def fit(
         settings: How to train.
         seed: Not negative.
         teacher: A network to imitate. Without augmentation its answers are computed once; with it, it sees the same
-            changed examples as the network.
+            changed examples as the network. With attention transfer it runs on every batch.
         teacher_answers: In place of a teacher, its logits for the unchanged training examples, ``[n, classes]``
             (:func:`secateur.train.teacher_logits`), so that many short runs share them.
         penalty: Added to the loss at every step.
@@ -133,6 +134,8 @@ def fit(
     if state is not None:
         run.load(state)
     with ExitStack() as modes:
+        if run.attention is not None:
+            modes.enter_context(run.attention.listening())
         modes.enter_context(mode(model, training=True))
         if teacher is not None:
             modes.enter_context(mode(teacher, training=False))
@@ -189,6 +192,7 @@ class Run:
         self.best_epoch = 0
         self.best_key = (-1.0, 0.0)
         self.teacher: nn.Module | None = None
+        self.attention: Attention | None = None
         self.soft: Tensor | None = None
         self.on_batch: Callable[[int, int], None] | None = None
         self.masks: Masks | None = None
@@ -196,9 +200,11 @@ class Run:
 
     def set_teacher(self, teacher: nn.Module | None, answers: Tensor | None, *, classes: int) -> None:
         """Take a teacher's answers, or the teacher where its answers change from step to step."""
+        if self.settings.attention_layers:
+            self.attention = Attention(self.model, teacher, self.settings)
         if teacher is None and answers is None:
             return
-        if teacher is not None and self.augment is not None:
+        if teacher is not None and (self.augment is not None or self.attention is not None):
             check_teacher(logits(teacher, self.inputs[:1]), examples=1, classes=classes)
             self.teacher = teacher
             return
@@ -289,6 +295,8 @@ class Run:
             weight = self.settings.distil_weight
             distance = distil_loss(outputs, soft, temperature=self.settings.distil_temperature)
             loss = (1.0 - weight) * loss + weight * distance
+        if self.attention is not None:
+            loss = loss + self.attention.loss()
         return loss if self.penalty is None else loss + self.penalty(self.model)
 
     def _teacher_says(self, rows: Tensor, inputs: Tensor) -> Tensor | None:
@@ -381,12 +389,15 @@ class Run:
 
     def load(self, state: TrainState) -> None:
         """Go on from a state of the same run."""
-        asked: dict[str, object] = {"seed": self.seed, **self.settings.model_dump()}
-        saved: dict[str, object] = {"seed": state.document["seed"], **state.document["settings"]}
+        asked: dict[str, object] = {"seed": self.seed, **_all_of(self.settings)}
+        stored = TrainSettings(
+            **state.document["settings"]
+        )  # options of which an older version knew nothing have their defaults
+        saved: dict[str, object] = {"seed": state.document["seed"], **_all_of(stored)}
         for name, value in asked.items():
-            if saved.get(name) != value:
+            if saved[name] != value:
                 raise SettingsError(
-                    f"the run was begun with {name}={saved.get(name)!r} and cannot go on with {value!r}; "
+                    f"the run was begun with {name}={saved[name]!r} and cannot go on with {value!r}; "
                     "use the settings that it was begun with"
                 )
         if state.document.get("masks") != (None if self.masks is None else self.masks.digest):
@@ -408,3 +419,8 @@ class Run:
         if chosen and chosen.validation_accuracy is not None and chosen.validation_loss is not None:
             self.best_key = (chosen.validation_accuracy, -chosen.validation_loss)
         self.best = {name: t.to(self.device).clone() for name, t in state.part("best").items()} or None
+
+
+def _all_of(settings: TrainSettings) -> dict[str, object]:
+    """Every option, those at their defaults included."""
+    return {name: getattr(settings, name) for name in TrainSettings.model_fields}

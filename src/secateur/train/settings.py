@@ -36,6 +36,10 @@ class TrainSettings(BaseModel):
             ``last``. Without validation examples it is the last.
         distil_weight: Share of the teacher's part in the loss, where there is a teacher.
         distil_temperature: Softens the teacher's answers.
+        attention_weight: Weight of attention transfer from a teacher, beside its answers: how much it counts that layers look
+            elsewhere than the teacher's.
+        attention_layers: The layers that are compared, by the names of their modules in both networks; they give channels with
+            positions. How many channels they have does not matter.
         augment: Random changes to the training examples.
         shift: Pixels by which ``shift`` and ``flip-shift`` move at most.
         shift_fill: What fills the border: each channel's ``minimum`` over the training examples or its ``mean``.
@@ -71,6 +75,8 @@ class TrainSettings(BaseModel):
     keep: Literal["best", "last"] = "best"
     distil_weight: float = Field(default=0.5, ge=0, le=1)
     distil_temperature: float = Field(default=4.0, gt=0)
+    attention_weight: float = Field(default=0.0, ge=0, exclude_if=lambda weight: not weight)
+    attention_layers: tuple[str, ...] = Field(default=(), exclude_if=lambda layers: not layers)
     augment: Augment = "none"
     shift: int = Field(default=2, ge=1)
     shift_fill: Literal["minimum", "mean"] = "minimum"
@@ -90,6 +96,10 @@ class TrainSettings(BaseModel):
             raise ValueError("nesterov needs optimizer='sgd' and a momentum above 0")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs ({self.warmup_epochs:g}) is longer than epochs ({self.epochs})")
+        if (self.attention_weight > 0) != bool(self.attention_layers):
+            raise ValueError(
+                "attention_weight and attention_layers go together: how much, and which layers' outputs are compared"
+            )
         return self
 
     def but(self, **changes: Any) -> TrainSettings:
