@@ -1,11 +1,11 @@
 """Secateur cuts trained PyTorch networks down to what they need, within an accuracy bound that you set."""
 
 from secateur.channels import blocks, follow, rule, watch
-from secateur.criteria import score, score_blocks
+from secateur.criteria import score, score_blocks, score_weights
 from secateur.methods import reduce
 from secateur.plan import plan, plan_blocks, plan_factors, plan_replacements
 from secateur.store import load, save
-from secateur.surgery import apply, factor
+from secateur.surgery import apply, factor, mask, plan_weights
 
 __all__ = [
     "apply",
@@ -13,14 +13,17 @@ __all__ = [
     "factor",
     "follow",
     "load",
+    "mask",
     "plan",
     "plan_blocks",
     "plan_factors",
     "plan_replacements",
+    "plan_weights",
     "reduce",
     "rule",
     "save",
     "score",
     "score_blocks",
+    "score_weights",
     "watch",
 ]

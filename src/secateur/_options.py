@@ -1,4 +1,4 @@
-"""What is wrong with an option, in one sentence."""
+"""What is wrong with an option or an argument, in one sentence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,33 @@ from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
+from secateur.errors import SettingsError
+
+
+def expect(call: str, **arguments: tuple[object, type | tuple[type, ...]]) -> None:
+    """Refuse arguments of another kind than a function takes, such as two that were swapped.
+
+    Args:
+        call: How the function is called.
+        arguments: By name what was given, and the kind (or kinds) that is wanted.
+
+    Raises:
+        SettingsError: One is of another kind.
+
+    Example:
+        >>> expect("half(number)", number=("six", int))
+        Traceback (most recent call last):
+        ...
+        secateur.errors.SettingsError: number is of class str, and int is wanted; call it as half(number)
+    """
+    for name, (value, kinds) in arguments.items():
+        if not isinstance(value, kinds):
+            several = kinds if isinstance(kinds, tuple) else (kinds,)
+            wanted = " or ".join(kind.__name__ for kind in several)
+            raise SettingsError(
+                f"{name} is of class {type(value).__name__}, and {wanted} is wanted; call it as {call}"
+            )
 
 
 def sentence(

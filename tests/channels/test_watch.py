@@ -1,5 +1,6 @@
 """What watching one pass finds, what it reports, and what it leaves alone."""
 
+import copy
 import re
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from tests.strategies import networks, random_plan
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 import secateur
 from secateur.channels import Channels
@@ -320,7 +322,11 @@ def test_forward_that_reads_values_is_watched_on_real_tensors():
     channels = secateur.watch(model, x)
 
     assert widths(channels) == {"conv": 6, "second": 5}
-    assert re.match(r"watched on real tensors, because on meta tensors: \w+Error: ", channels.notes[0])
+    line = r"test_watch\.py:\d+ \(scale = 2\.0 if x\.sum\(\)\.item\(\) > 0 else 1\.0\)"
+    assert re.match(
+        rf"watched on real tensors, because the forward reads values at \S*{line}$", channels.notes[0]
+    )
+    assert re.search(line, channels.values_read)
     check_cut(model, x, random_plan(channels, ratio=0.5, seed=0))
     check_left_as_found(model, lambda: secateur.watch(model, x))
     assert not hasattr(x, "_secateur_axes")
@@ -474,6 +480,57 @@ def test_nothing_to_cut_says_why():
 
     with pytest.raises(NothingToCutError, match=r"weight\[0\] reaches the network's output"):
         secateur.plan(channels, secateur.score(net, channels, "l1"), remove=0.5)
+
+
+def test_nothing_to_cut_says_where_values_are_read():
+    """Where an `if` on a sum over channels keeps them, the line is named, and what can be done, not to seek inner layers."""
+
+    def forward(m, x):
+        hidden = m.a(x).relu()
+        if hidden.sum() > 1e9:
+            hidden = -hidden
+        return m.b(hidden)
+
+    net = Wired(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2))
+    channels = secateur.watch(net, torch.zeros(1, 4))
+
+    with pytest.raises(NothingToCutError) as caught:
+        secateur.plan(channels, secateur.score(net, channels, "l1"), remove=0.5)
+
+    said = str(caught.value)
+    assert "a.weight[0] has all of its positions taken together by aten.sum" in said
+    assert re.search(r"the forward reads values at \S*test_watch\.py:\d+ \(if hidden\.sum\(\) > 1e9:\)", said)
+    assert "torch.where" in said
+    assert "inner layers" not in said
+
+
+@pytest.mark.parametrize("layer", [nn.Conv1d(3, 6, 1), nn.Linear(3, 6)], ids=["conv", "linear"])
+@pytest.mark.parametrize("norm", [weight_norm, spectral_norm])
+def test_a_computed_weight_reads_the_networks_input(layer, norm):
+    """Its columns stay because of what they read, whatever the weight is computed from."""
+    net = nn.Sequential(
+        norm(copy.deepcopy(layer)), nn.ReLU(), type(layer)(6, 2, *[1] * isinstance(layer, nn.Conv1d))
+    )
+    example = torch.zeros(1, 3, 5) if isinstance(layer, nn.Conv1d) else torch.zeros(1, 3)
+
+    found = {(one.tensor, one.axis): one.reason for one in secateur.watch(net, example).fixed}
+
+    columns = [
+        key
+        for key in found
+        if key[0].startswith("0.") and key[0].endswith(("original", "original1")) and key[1] == 1
+    ]
+    assert [found[key] for key in columns] == ["reads the network's input"]
+
+
+def test_tables_of_positions_are_no_axes_that_stay():
+    """Nobody would expect of an index or a mask that it is cut."""
+    net = Wired(lambda m, x: m.b(m.a(x)[:, m.order].relu()), a=nn.Linear(4, 6), b=nn.Linear(6, 2))
+    net.register_buffer("order", torch.randperm(6))
+
+    fixed = secateur.watch(net, torch.zeros(1, 4)).fixed
+
+    assert {one.tensor for one in fixed} == {"a.weight", "a.bias", "b.weight", "b.bias"}
 
 
 def test_networks_without_parameters_have_no_groups():

@@ -56,6 +56,24 @@ def test_a_bound_must_be_given(refused, base, tmp_path):
     assert "--max-drop" in refused("reduce", base, "--data", "digits", "--out", tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--round-to", "0"), "--round-to 0 must be at least 1"),
+        (("--round-to", "abacus"), "is no export target"),
+        (("--minimum", "0"), "--minimum 0 must be at least 1"),
+        (("--criterion", "tayler"), "no criterion is named 'tayler'"),
+        (("--epochs", "0"), "--epochs cannot be 0"),
+        (("--beta", "-1"), "--beta cannot be -1"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_read(refused, tmp_path, options, words):
+    """Neither the network nor the data need be there."""
+    said = refused(*asked(tmp_path / "none.safetensors", tmp_path / "out", data="nothing"), *options)
+    assert words in said
+    assert "loading" not in said
+
+
 def test_an_untrained_network_is_not_reduced(refused, tmp_path):
     """A registered name has no weights; the answer says how to get them."""
     assert "secateur train lenet5" in refused(*asked("lenet5", tmp_path / "out"))

@@ -105,16 +105,22 @@ def test_failed_cells_are_told_at_the_end(secateur, file, tmp_path, monkeypatch)
             ("criterion =", "criterium ="),
             "no key of an experiment is named 'criterium'; did you mean 'criterion'?",
         ),
-        (('"conv2"]', '"conv22"]'), "scope='conv22' is no layer of digits-net"),
+        (('"conv2"]', '"conv22"]'), "experiment 'criteria': scope='conv22' is no layer of 'digits-net'"),
         (("epochs", "epoch"), "did you mean 'epochs'?"),
         (('"digits"', '"digit"'), "digit"),
+        (('"digits-net"', '["digits-net", "lenet5"]'), "network 'lenet5' on data 'digits': "),
+        (("step = 0.3", "step = 2.5"), "experiment 'criteria': step=2.5"),
+        (("seeds = [0, 1]", "seeds = 2"), "seeds = [2]"),
         (("[[experiment]]", "[[experiments]]"), "did you mean 'experiment'?"),
     ],
 )
 def test_mistakes_in_the_file_are_told_in_a_sentence(refused, file, tmp_path, change, words):
-    """Before anything runs; no folder is left."""
+    """Before anything runs, with the file's name, also when the cells are only listed; no folder is left."""
     file.write_text(STUDY.replace(*change), encoding="utf-8")
-    assert words in refused("compare", file, "--out", tmp_path / "run")
+    for how in (("--out", tmp_path / "run"), ("--plan",)):
+        said = refused("compare", file, *how)
+        assert words in said
+        assert f"{file}: " in said
     assert not (tmp_path / "run").exists()
 
 

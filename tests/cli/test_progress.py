@@ -6,9 +6,10 @@ import pytest
 from rich.console import Console
 
 from secateur import data, networks
-from secateur.cli.progress import ReduceProgress, TrainProgress, doing
+from secateur.cli.progress import ReduceProgress, StudyProgress, TimeLeft, TrainProgress, doing
 from secateur.evaluate import Drop
 from secateur.methods import ReduceSettings, Step
+from secateur.studies import CellResult, Study
 from secateur.train import EpochRecord
 
 DROP = Drop(0.3, 0.1, 0.45, 0.95, 3, 1, 360)
@@ -105,3 +106,77 @@ def test_between_candidates_the_next_cuts_are_tried(progress):
 
     assert "trying the next cuts" in shown(progress)
     assert "conv2" not in shown(progress)
+
+
+def retraining() -> Study:
+    return Study(
+        networks="digits-net", data="digits", seeds=[0, 1],
+        experiment=[
+            {"name": "q", "compare": "retrain", "criterion": "l1", "retrain": ["none", "network"], "iterations": [0, 100],
+             "step": 0.1, "recompute": [1, 2], "scratch": False}
+        ],
+    )  # fmt: skip
+
+
+def test_epochs_of_a_study_stay_in_the_block(capsys):
+    """A training is a line when it begins and one when it has ended, so that the cells' lines stand together."""
+    cell, *_ = cells = retraining().cells()
+    progress = StudyProgress()
+    progress.planned(cells, cells)
+    progress.training(cell)
+    for number in (1, 2, 3):
+        progress.epoch(record(number))
+        assert f"epoch {number} of {cell.training.epochs}, validation 98.25" in shown(progress)
+    progress.started(cell)
+
+    said = capsys.readouterr().err
+    assert said.count("epoch 3 of") == 1
+    assert "epoch 2 of" not in said
+
+
+def test_a_cells_line_says_what_differs_within_the_study(capsys):
+    """Whatever has several values is named."""
+    cells = retraining().cells()
+    progress = StudyProgress()
+    progress.planned(cells, cells[1:])
+    for cell in cells[1:]:
+        progress.ended(CellResult(cell, (), "", {}, 2.0))
+
+    said = capsys.readouterr().err
+    assert "8 cells from 2 trained networks; 1 are done" in said
+    for words in ("2 of 8  digits-net seed 0, l1, network, recompute 2", "for 100, recompute 1", "8 of 8"):
+        assert words in said
+    assert "step" not in said
+
+
+def test_cells_that_retrain_are_expected_to_take_longer():
+    """Before one was run by the examples that run through it; afterwards as long as it took, each kind by itself."""
+    cells = sorted(
+        (cell for cell in retraining().cells() if cell.settings.recompute == 1),
+        key=lambda cell: cell.settings.iterations,
+    )
+    assert [cell.settings.iterations for cell in cells] == [0, 0, 100, 100]
+    left = TimeLeft(cells)
+
+    first = left.after(CellResult(cells[0], (), "", {}, 10.0))
+    second = left.after(CellResult(cells[1], (), "", {}, 10.0))
+    third = left.after(CellResult(cells[2], (), "", {}, 70.0))
+
+    assert first > 3 * 10.0  # the mean over those that are done would say so
+    assert second < first
+    assert third > 0
+    assert left.after(CellResult(cells[3], (), "", {}, 70.0)) == 0
+
+
+def test_a_kind_that_was_run_takes_as_long_as_it_did(monkeypatch):
+    """On one process and on two, where the same cells pass in half the time."""
+    for at_a_time in (1, 2):
+        clock = [1000.0]
+        monkeypatch.setattr("secateur.cli.progress.time.perf_counter", lambda clock=clock: clock[0])
+        cells = retraining().cells()
+        left = TimeLeft(cells)
+        seconds = {cell.key: 4.0 if cell.settings.iterations == 0 else 40.0 for cell in cells}
+        for number, cell in enumerate(cells[:-1]):
+            clock[0] += seconds[cell.key] / (1 if number == 0 else at_a_time)
+            told = left.after(CellResult(cell, (), "", {}, seconds[cell.key]))
+        assert told == pytest.approx(seconds[cells[-1].key] / at_a_time, rel=0.3)

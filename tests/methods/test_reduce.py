@@ -26,6 +26,19 @@ def tensors(model: nn.Module) -> list[torch.Tensor]:
     return [tensor.clone() for tensor in model.state_dict().values()]
 
 
+def test_a_search_that_its_limit_stopped_says_so(net, digits):
+    """One that came to its own end does not."""
+    said = {
+        limit: " ".join(secateur.reduce(net, digits, settings=SETTINGS.but(**options)).notes)
+        for limit, options in (
+            (1, {"max_iterations": 1}),
+            (30, {"max_iterations": 30, "layers": ("dense1",), "first_share": 0.64, "last_share": 0.64}),
+        )
+    }
+    assert "stopped after 1 candidate, as many as max_iterations allows" in said[1]
+    assert "max_iterations" not in said[30]
+
+
 def test_it_gives_a_smaller_network_of_the_same_class_and_leaves_the_given_one(
     digits: Splits, net: nn.Module
 ) -> None:
@@ -42,7 +55,7 @@ def test_it_gives_a_smaller_network_of_the_same_class_and_leaves_the_given_one(
     assert sum(layer.width_after for layer in result.layers) < sum(
         layer.width_before for layer in result.layers
     )
-    assert result.notes == ()
+    assert [note for note in result.notes if "max_iterations" not in note] == []
 
 
 def test_what_layers_account_for_ends_in_the_network(digits: Splits, net: nn.Module) -> None:
@@ -172,7 +185,7 @@ def test_pixels_can_go(digits: Splits) -> None:
     assert result.model(digits.test.inputs[:3]).shape == (3, 10)
     widths = {layer.name: (layer.width_before, layer.width_after) for layer in result.layers}
     assert widths["input"] == (64, accepted[-1].width_after)
-    assert result.notes == ()
+    assert [note for note in result.notes if "max_iterations" not in note] == []
 
 
 def test_nothing_removed_is_said(digits: Splits, net: nn.Module) -> None:
@@ -184,7 +197,8 @@ def test_nothing_removed_is_said(digits: Splits, net: nn.Module) -> None:
     assert result.cost_after == result.cost_before
     step = result.history[0]
     assert not result.removed
-    narrow, why = result.notes
+    narrow, why, stopped = result.notes
+    assert "max_iterations" in stopped
     assert "The bound of 0 points is narrower than the sampling error of 360 validation examples" in narrow
     assert "Nothing was removed: none of 1 candidates" in why
     assert f"nearest: {step.group} {step.width_before} to {step.width_after}, {step.reason}" in why

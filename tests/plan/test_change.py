@@ -106,6 +106,19 @@ def test_a_plan_s_text_counts_units():
     assert repr(channels) == "Channels(1 group, 3 units)"
 
 
+def test_a_plan_s_text_says_how_much_a_unit_is():
+    """Heads and groups of channels that go together are counted as what they are; gates and flattened maps are one channel a unit."""
+    whole = nn.Sequential(nn.Conv1d(2, 12, 1), nn.Conv1d(12, 12, 1, groups=3), nn.Conv1d(12, 2, 1))
+    gated = nn.Sequential(nn.Linear(4, 6), nn.GLU(), nn.Linear(3, 2))
+    for net, example, words in (
+        (whole, torch.zeros(1, 2, 5), "  1: 4 -> 2 units of 3 channels"),
+        (gated, torch.zeros(1, 4), "  0: 3 -> 2"),
+    ):
+        channels = secateur.watch(net, example)
+        text = str(secateur.plan(channels, secateur.score(net, channels, "l1"), remove=0.5))
+        assert words in text.splitlines()
+
+
 def test_damaged_plans_are_refused():
     """A group whose members do not fit its width cannot be read."""
     channels = secateur.watch(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), torch.zeros(1, 3))

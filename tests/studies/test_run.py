@@ -9,26 +9,11 @@ from pathlib import Path
 import pytest
 
 from secateur import data
-from secateur.errors import RunError, SettingsError
+from secateur.errors import DataError, MissingDataError, RunError, SettingsError, UnknownNetworkError
 from secateur.evaluate import evaluate
 from secateur.store import load
-from secateur.studies import Study, Watcher, cells_of, compare, results_in, write_tables
+from secateur.studies import Study, Watcher, cells_of, check, compare, results_in, write_tables
 from secateur.studies import run as run_file
-
-STUDY = {
-    "networks": "digits-net",
-    "data": "digits",
-    "seeds": [0, 1],
-    "train": {"epochs": 3},
-    "judge_examples": 100,
-    "experiment": [
-        {"name": "criteria", "criterion": ["l1", "random"], "step": 0.3},
-        {
-            "name": "retraining", "compare": "retrain", "criterion": "l1", "retrain": ["none", "network"],
-            "iterations": [0, 3], "step": 0.3, "max_drop": 30.0,
-        },
-    ],
-}  # fmt: skip
 
 
 def plain(results) -> list:
@@ -37,8 +22,8 @@ def plain(results) -> list:
 
 
 @pytest.fixture(scope="module")
-def study() -> Study:
-    return Study(**STUDY)
+def study(small) -> Study:
+    return small()
 
 
 @pytest.fixture(scope="module")
@@ -118,22 +103,44 @@ def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
     assert plain(again) == plain(results_in(folder)[1])
 
 
-def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    """Unknown layers, networks and criteria, and criteria that need new scores; no folder is left."""
-    for options, words in (
-        ({"scope": "conv9"}, r"scope='conv9' is no layer of digits-net.*conv1"),
-        ({"criterion": ["l1", "tayler"]}, "tayler"),
-        ({"criterion": ["l1", "similarity"], "recompute": 0}, "recompute = 1"),
-    ):
-        wrong = Study(**{**STUDY, "experiment": [{"name": "1", "criterion": "l1", **options}]})
-        with pytest.raises(SettingsError, match=words):
-            compare(wrong, out=tmp_path / "run")
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        (
+            {"scope": "conv9"},
+            SettingsError,
+            "experiment 'q': scope='conv9' is no layer of 'digits-net'.*conv1",
+        ),
+        ({"criterion": ["l1", "tayler"]}, SettingsError, "experiment 'q': no criterion is named 'tayler'"),
+        (
+            {"criterion": ["l1", "similarity"], "recompute": 0},
+            SettingsError,
+            "experiment 'q': criterion 'similarity'.*recompute = 1",
+        ),
+        (
+            {"networks": ["digits-net", "lenet5"]},
+            DataError,
+            "network 'lenet5' on data 'digits': the network does",
+        ),
+        ({"networks": "lenet6"}, UnknownNetworkError, "network 'lenet6': no network is named"),
+        ({"data": "digitz"}, DataError, "data set 'digitz': no data set is named"),
+        ({"data": "mnist"}, MissingDataError, "data set 'mnist': "),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(small, tmp_path: Path, options, error, words) -> None:
+    """By a check and by a run alike; what is wrong is named, and no folder is left."""
+    parts = {key: options.pop(key) for key in ("networks", "data") if key in options}
+    wrong = small(**parts, experiment=[{"name": "q", "criterion": "l1", **options}])
+    with pytest.raises(error, match=words):
+        check(wrong, data_dir=tmp_path)
+    with pytest.raises(error, match=words):
+        compare(wrong, out=tmp_path / "run", data_dir=tmp_path)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_of_another_study_is_refused(study: Study, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_another_study_is_refused(small, study: Study, folder: Path, tmp_path: Path) -> None:
     """It stays as it is."""
-    other = Study(**{**STUDY, "seeds": [5]})
+    other = small(seeds=[5])
     with pytest.raises(RunError, match="another study"):
         compare(other, out=folder, resume=True)
     with pytest.raises(RunError, match="already holds a run"):
@@ -159,3 +166,19 @@ def test_tables_are_tidy(folder: Path, tmp_path: Path) -> None:
     cells = pq.read_table(files["cells.parquet"]).to_pylist()
     assert json.dumps(cells) == json.dumps(list(cells_of(results)))
     assert {row["criterion"] for row in rows} == {"l1", "random"}
+
+
+def test_tables_have_four_decimals(folder: Path, tmp_path: Path) -> None:
+    """Enough for every difference that means something; what is counted stays whole."""
+    _, results = results_in(folder)
+    write_tables(results, tmp_path)
+
+    for name in ("points.csv", "cells.csv"):
+        with (tmp_path / name).open(encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        for row in rows:
+            for key, value in row.items():
+                if "accuracy" in key or key in ("loss", "share"):
+                    assert len(value.partition(".")[2]) <= 4
+                elif key.endswith(("parameters", "macs")):
+                    assert "." not in value

@@ -63,7 +63,10 @@ def test_iterations_go_with_what_is_retrained() -> None:
         ({"normalise": ["l3"]}, "experiment 1: key 'normalise' cannot be 'l3'"),
         ({"compare": "criteria"}, "compare='criteria' is no factor; did you mean 'criterion'"),
         ({"compare": "scope"}, "compares scope, of which it has a single value"),
-        ({"retrain": "network"}, "retrains 'network' for 0 iterations"),
+        (
+            {"retrain": "network"},
+            "retrains 'network' for 0 iterations; say how many batches, such as iterations = 100",
+        ),
         ({"iterations": 10}, "gives iterations, and retrains nothing"),
         ({"retrain": ["none", "layer"], "iterations": 10}, "add 0 to its iterations"),
         ({"until": 1.5}, "key 'until' cannot be 1.5"),
@@ -88,6 +91,12 @@ def test_what_is_wrong_with_a_study_is_said() -> None:
         Study(data="digits", experiment=[{"name": "1"}])
     with pytest.raises(SettingsError, match="two experiments are named 'a'"):
         study({"name": "a"}, {"name": "a"})
+    with pytest.raises(
+        SettingsError, match=r"key 'seeds' cannot be 3: .*seeds = \[3\] for that seed.*\[0, 1, 2\]"
+    ):
+        study({}, seeds=3)
+    with pytest.raises(SettingsError, match="seeds names 0 more than once"):
+        study({}, seeds=[1, 0, 0])
     with pytest.raises(SettingsError, match="did you mean 'epochs'"):
         study({}, train={"epoch": 3})
 

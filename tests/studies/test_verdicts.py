@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from secateur.methods import Point
-from secateur.studies import CellResult, Study, area, verdicts
+from secateur.studies import CellResult, Comparison, Study, area, verdicts
 
 
 def curve(*accuracies: float) -> tuple[Point, ...]:
@@ -28,11 +28,18 @@ def results(study: Study, height: Mapping[tuple[str, int], float]) -> list[CellR
     ]
 
 
-def made(seeds: int) -> Study:
+def made(seeds: int, **options) -> Study:
     return Study(
         networks="digits-net", data="digits", seeds=list(range(seeds)),
-        experiment=[{"name": "q", "criterion": ["l1", "random"], "scope": ["conv2", "conv3"], "until": 0.9}],
+        experiment=[
+            {"name": "q", "criterion": ["l1", "random"], "scope": ["conv2", "conv3"], "until": 0.9, **options}
+        ],
     )  # fmt: skip
+
+
+def overall(study: Study, found: list[CellResult]) -> list[Comparison]:
+    """The answers over all settings."""
+    return [one for one in verdicts(study, found) if not one.within]
 
 
 def test_the_area_is_the_mean_height() -> None:
@@ -47,7 +54,7 @@ def test_a_difference_is_that_of_students_t() -> None:
     study = made(4)
     height = {("l1", s): 90.0 + s for s in range(4)} | {("random", s): 60.0 - 2 * s for s in range(4)}
 
-    (found,) = verdicts(study, results(study, height))
+    (found,) = overall(study, results(study, height))
 
     differences = [height["l1", s] - height["random", s] for s in range(4)]
     wanted = ttest_1samp(differences, 0.0)
@@ -64,7 +71,7 @@ def test_no_difference_is_said_where_there_is_none() -> None:
     study = made(3)
     height = {("l1", s): 90.0 for s in range(3)} | {("random", s): 89.0 + s for s in range(3)}
 
-    (found,) = verdicts(study, results(study, height))
+    (found,) = overall(study, results(study, height))
 
     assert not found.found
     assert str(found).startswith("no difference found between l1 and random: +0.00 points")
@@ -73,7 +80,7 @@ def test_no_difference_is_said_where_there_is_none() -> None:
 def test_a_single_seed_says_nothing_about_others() -> None:
     """There is no interval, and that is said."""
     study = made(1)
-    (found,) = verdicts(study, results(study, {("l1", 0): 90.0, ("random", 0): 50.0}))
+    (found,) = overall(study, results(study, {("l1", 0): 90.0, ("random", 0): 50.0}))
     assert math.isnan(found.p)
     assert not found.found
     assert "single seed" in str(found)
@@ -117,5 +124,50 @@ def test_failed_cells_are_left_out_of_their_pair() -> None:
         else one
         for one in results(study, height)
     ]
-    (answer,) = verdicts(study, found)
+    (answer,) = overall(study, found)
     assert answer.seeds == 2
+
+
+def test_each_setting_has_an_answer_of_its_own() -> None:
+    """What is better with one normalisation may be worse with another; the answer over both comes first, Holm is over all."""
+    study = made(3, scope="network", normalise=["none", "l2"])
+    better = {"none": 10.0, "l2": -4.0}
+    found = [
+        CellResult(
+            cell,
+            curve(*[70.0 + 0.1 * cell.seed * (cell.settings.criterion == "l1") + sign] * 4),
+        )
+        for cell in study.cells()
+        for sign in [better[cell.settings.normalise] * (cell.settings.criterion == "l1")]
+    ]
+
+    together, none, l2 = verdicts(study, found)
+
+    assert (together.within, none.within, l2.within) == ("", "normalise none", "normalise l2")
+    assert together.points == pytest.approx((none.points + l2.points) / 2)
+    assert (together.settings, none.settings, none.seeds) == (2, 1, 3)
+    assert str(none).startswith("normalise none: l1 is better than random: 10.10 points")
+    assert str(l2).startswith("normalise l2: random is better than l1: 3.90 points")
+
+
+def test_many_settings_are_answered_together_only() -> None:
+    """Seven combinations would be a list that nobody reads; six are told one by one."""
+    for steps, answers in ((3, 7), (4, 1)):
+        study = made(2, step=list(range(1, steps + 1)))
+        height = {(c, s): 50.0 + s * (c == "l1") for c in ("l1", "random") for s in (0, 1)}
+        assert len(verdicts(study, results(study, height))) == answers
+
+
+@pytest.mark.parametrize(
+    ("options", "pair"),
+    [
+        ({"compare": "recompute", "recompute": [1, 3]}, ("recompute 1", "recompute 3")),
+        ({"compare": "normalise", "normalise": ["none", "l2"]}, ("normalise none", "normalise l2")),
+        ({"compare": "scope"}, ("conv2", "conv3")),
+    ],
+)
+def test_values_say_of_what_they_are(options, pair) -> None:
+    """A number, or "none", has the factor's name before it; criteria and layers need none."""
+    study = made(1, **{"criterion": "l1", **options})
+    first, *_ = verdicts(study, results(study, {("l1", 0): 90.0}))
+    assert (first.first, first.second) == pair

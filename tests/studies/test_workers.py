@@ -10,28 +10,9 @@ import pytest
 import torch
 
 from secateur.scale import RayWorkers
-from secateur.studies import Study, compare
+from secateur.studies import compare
 
 pytest.importorskip("ray", reason="pip install 'secateur[ray]'")
-
-STUDY = {
-    "networks": "digits-net",
-    "data": "digits",
-    "seeds": [0, 1],
-    "train": {"epochs": 2},
-    "judge_examples": 100,
-    "experiment": [
-        {"name": "1", "criterion": ["l1", "random"], "step": 0.3},
-        {
-            "name": "2",
-            "compare": "recompute",
-            "recompute": [0, 1],
-            "retrain": "network",
-            "iterations": 2,
-            "step": 0.3,
-        },
-    ],
-}
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +23,13 @@ def two():
 
 
 def test_a_study_on_two_workers_of_which_one_is_killed_has_the_same_result(
-    two, tmp_path, monkeypatch
+    small, two, tmp_path, monkeypatch
 ) -> None:
     """Bit by bit that of one process, and no cell is missing."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        alone = compare(Study(**STUDY), out=tmp_path / "alone")
+        alone = compare(small(), out=tmp_path / "alone")
     finally:
         torch.set_num_threads(before)
     each, killed = two.each, tmp_path / "killed"
@@ -59,7 +40,7 @@ def test_a_study_on_two_workers_of_which_one_is_killed_has_the_same_result(
         return ((task, result) for (_, task, _), result in each(run_and_die, wrapped))
 
     monkeypatch.setattr(two, "each", killing)
-    shared = compare(Study(**STUDY), out=tmp_path / "shared", workers=two)
+    shared = compare(small(), out=tmp_path / "shared", workers=two)
 
     assert killed.exists()
     assert [one.cell.key for one in shared] == [one.cell.key for one in alone]
@@ -77,9 +58,10 @@ def run_and_die(wrapped):
     return result
 
 
-def test_a_network_that_cannot_be_trained_fails_its_cells_alone(two, tmp_path) -> None:
+def test_a_network_that_cannot_be_trained_fails_its_cells_alone(small, two, tmp_path) -> None:
     """The reason is theirs; the other seed's cells are done."""
-    study = Study(**{**STUDY, "experiment": STUDY["experiment"][:1], "train": {"epochs": 1, "lr": 1e30}})
+    only = [{"name": "criteria", "criterion": ["l1", "random"], "step": 0.3}]
+    study = small(experiment=only, train={"epochs": 1, "lr": 1e30})
     found = compare(study, out=tmp_path / "run", workers=two)
     assert len(found) == 4
     assert all("finite" in one.reason for one in found)

@@ -11,9 +11,8 @@ from torch import nn
 import secateur
 from secateur.errors import ModelError
 from secateur.plan import change_of, plan_for
-from secateur.surgery.apply import _parts
 from secateur.surgery.optimizers import follow
-from secateur.surgery.tensors import change_axis
+from secateur.surgery.tensors import change_axis, parts_of
 from secateur.testing import randomise, unread
 
 X = torch.randn(8, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -45,7 +44,7 @@ def step(model: nn.Module, optimiser: torch.optim.Optimizer, times: int = 1) -> 
 
 def cut(plan, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Tensors named as parameters are, cut as these are."""
-    parts, result = _parts(plan), {}
+    parts, result = parts_of(plan), {}
     for name, tensor in tensors.items():
         result[name] = tensor
         for axis, entries in parts.get(name, {}).items():
@@ -186,6 +185,14 @@ def test_an_optimiser_that_keeps_one_history_for_all_is_refused():
 
     assert model[0].out_channels == 8
     optimiser.step(loss)
+
+
+def test_one_history_for_all_is_refused_before_there_is_one():
+    """Whether L-BFGS has made a step is not what decides."""
+    model = network()
+    plan = random_plan(secateur.watch(model, X), ratio=0.5, seed=0)
+    with pytest.raises(ModelError, match="LBFGS keeps one history"):
+        secateur.apply(model, plan, optimizer=torch.optim.LBFGS(model.parameters()))
 
 
 def test_an_optimiser_of_another_network_is_refused():

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from secateur._model import left_as_found, named_tensors, unwrapped
+from secateur._options import expect
 from secateur.channels.branches import Branch, Search, held_by, places_of
 from secateur.channels.groups import Channels
-from secateur.channels.nested import ForwardFn, run, with_tensors
+from secateur.channels.nested import ForwardFn, not_an_example, run, with_tensors
 from secateur.channels.removal import products_inside, removable
 from secateur.channels.watch import digest_of
 from secateur.errors import ModelError, SecateurError, SettingsError, WatchError
@@ -80,7 +81,8 @@ def blocks(
     with all of its parameters zero (and its norms' running means 0, variances 1) gives that tensor back exactly: ``x + f(x)``
     with any ``f`` that is zero then, or ``relu(x + f(x))`` where x is rectified already (which zeros in it show). Of nested ones
     the innermost is the block; a larger one only if it does more multiply-adds of its own than those in it, so that a stage of blocks is
-    none, but a block is that holds a small one. A module without convolution or matrix product
+    none, but a block is that holds a small one. A sum that is written in the forward of a larger module (``x = x + self.f(x)``) is none
+    of ``f``: give it a module of its own. A module without convolution or matrix product
     (an embedding of positions that is added) is none. This is measured while the network runs on the example in eval mode, one module at a time, so the network must have
     values; it is left as found. Blocks are left out whose removal the network's own code does not stand (it asks them for an
     attribute, say).
@@ -98,7 +100,7 @@ def blocks(
 
     Raises:
         ModelError: The channels are of another network, or it has no values.
-        SettingsError: ``only`` fits no block.
+        SettingsError: ``only`` fits no block, or an argument is of another kind.
         WatchError: The forward pass failed.
 
     Example:
@@ -109,6 +111,7 @@ def blocks(
         >>> len(found), found[0]
         (7, Block('stages.0.0', ...: 4,672 parameters, 4,718,592 MACs))
     """
+    expect("blocks(model, channels, example)", model=(model, nn.Module), channels=(channels, Channels))
     model = unwrapped(model)
     _check(model, channels)
     lively = _lively(model, example)
@@ -119,6 +122,9 @@ def blocks(
     except SecateurError:
         raise
     except Exception as error:  # any error of the user's forward
+        wrong = "" if forward_fn is not None else not_an_example(example)
+        if wrong:
+            raise WatchError(f"the network's forward pass failed, because {wrong}") from error
         raise WatchError(
             f"the network's forward pass failed on values ({type(error).__name__}: {error}); pass an example that it takes"
         ) from error

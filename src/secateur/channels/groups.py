@@ -162,6 +162,7 @@ class Channels:
         digest: Identifies the structure: a plan is refused by a model with another digest.
         notes: Remarks about how it was watched.
         attributes: Integers in the network's modules that follow a cut.
+        values_read: Where the forward reads the values of a tensor, as in ``if x.sum() > 0``; empty if it does not.
     """
 
     groups: tuple[Group, ...]
@@ -175,6 +176,7 @@ class Channels:
     digest: str
     notes: tuple[str, ...] = field(default=())
     attributes: tuple[Attribute, ...] = field(default=())
+    values_read: str = ""
 
     def group(self, name: str) -> Group:
         """The group of that name."""

@@ -113,6 +113,28 @@ def as_call(example: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (cast("tuple[Any, ...]", example) if isinstance(example, tuple) else (example,)), {}
 
 
+def not_an_example(example: object) -> str:
+    """What to do where an example is no example: a shape, numbers in lists, an array; empty where it may be one.
+
+    >>> not_an_example((1, 3, 8, 8)), not_an_example([[5, 7]])
+    ('(1, 3, 8, 8) is a shape or numbers, no tensor; pass torch.zeros(1, 3, 8, 8), or torch.tensor([(1, 3, 8, 8)])', \
+'[[5, 7]] are numbers in lists, no tensor; pass torch.tensor([[5, 7]])')
+    """
+    said = f"{example!r:.60}"
+    if isinstance(example, (list, tuple)) and example:
+        entries = cast("Sequence[object]", example)
+        if all(isinstance(entry, int) for entry in entries):
+            sizes = ", ".join(map(str, entries))
+            return f"{said} is a shape or numbers, no tensor; pass torch.zeros({sizes:.60}), or torch.tensor([{said}])"
+        if all(isinstance(entry, (list, tuple)) for entry in entries) and not any(tensors_in(entries)):
+            return f"{said} are numbers in lists, no tensor; pass torch.tensor({said})"
+    if not isinstance(example, (torch.Tensor, list, tuple)) and hasattr(example, "__array__"):
+        return f"the example is of class {type(example).__name__}, no tensor; pass torch.as_tensor(example)"
+    if isinstance(example, (str, bytes)):
+        return f"the example is the text {said}, no tensor; pass what the network takes"
+    return ""
+
+
 def run(model: nn.Module, example: Any, forward_fn: ForwardFn | None = None) -> Any:
     """Run a network on an example: as its arguments, or as its user says.
 

@@ -124,6 +124,7 @@ class Ties:
     biases: dict[str, str] = field(default_factory=dict[str, str])
     used: dict[str, None] = field(default_factory=dict[str, None])  # in the order of their first use
     notes: list[str] = field(default_factory=list[str])
+    values_read: str = ""
     counting: bool = True
     flat_input: Labels | None = None
     flattened: bool = False

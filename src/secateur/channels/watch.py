@@ -11,18 +11,23 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from secateur._model import left_as_found, uncollected, unwrapped
+from secateur._options import expect
 from secateur.channels.blame import guilty
 from secateur.channels.dispatch import Pass
 from secateur.channels.groups import INPUT, Attribute, Channels, Group, MacsTerm
 from secateur.channels.inputs import kept_inputs
 from secateur.channels.leaves import leaves_closed
 from secateur.channels.mend import keep_in_step, repair
-from secateur.channels.nested import ForwardFn, tensors_in, with_tensors
+from secateur.channels.nested import ForwardFn, not_an_example, tensors_in, with_tensors
 from secateur.channels.own import followed
+from secateur.channels.sites import names_of, spot_of_error, text_of
 from secateur.channels.ties import Attention, Ties
 from secateur.channels.trial import Trial
 from secateur.channels.units import Units
 from secateur.errors import ModelError, SettingsError, WatchError
+
+_READING = ("item()", "no data", "local_scalar_dense", "nonzero")
+"""What PyTorch says where a number is asked of a meta tensor: ``.item()`` and ``if``, ``.numpy()``, masks as positions."""
 
 
 def _batch_size(example: Any) -> int:
@@ -92,7 +97,7 @@ def watch(
     Raises:
         WatchError: The forward pass failed.
         ModelError: A tensor has no shape yet.
-        SettingsError: ``attention`` is neither.
+        SettingsError: ``attention`` is neither, or ``model`` is no network.
 
     Example:
         >>> import torch
@@ -101,6 +106,7 @@ def watch(
         >>> watch(net, torch.zeros(1, 1, 8, 8)).groups
         (Group('0', width=4: 0.weight[0] write, 0.bias[0] carry, 3.weight[1] read),)
     """
+    expect("watch(model, example)", model=(model, nn.Module))
     if attention not in get_args(Attention):
         raise SettingsError(f"attention={attention!r} must be 'heads' or 'width'")
     model = unwrapped(model)
@@ -134,13 +140,30 @@ def _watched_somehow(
                 model, example, meta=False, inputs=inputs, attention=attention, forward_fn=forward_fn
             )
         except Exception as error:
+            wrong = "" if forward_fn is not None else not_an_example(example)
+            if wrong:
+                raise WatchError(f"the network's forward pass failed, because {wrong}") from error
             shapes = [tuple(tensor.shape) for tensor in tensors_in(example)]
             raise WatchError(
                 f"the network's forward pass failed on an input of shape {', '.join(map(str, shapes)) or 'none'}:"
                 f" {_told(error)}; pass an example that the network takes"
             ) from error
-        watched.ties.notes.append(f"watched on real tensors, because on meta tensors: {_told(first)}")
+        found = spot_of_error(first, names_of(model))
+        where = f" at {text_of(found.site)}" if found is not None else ""
+        if _reads_values(first):
+            watched.ties.values_read = where.removeprefix(" at ") or "a place that is not known"
+            watched.ties.notes.append(f"watched on real tensors, because the forward reads values{where}")
+        else:
+            watched.ties.notes.append(
+                f"watched on real tensors, because on meta tensors the forward fails{where}: {_told(first)}"
+            )
         return watched
+
+
+def _reads_values(error: Exception) -> bool:
+    """Whether a pass on meta tensors failed because it asked for a number that a tensor holds."""
+    said = str(error)
+    return any(words in said for words in _READING)
 
 
 def untried(model: nn.Module, example: Any) -> tuple[Group, ...]:
@@ -222,7 +245,7 @@ def _channels(model: nn.Module, watched: Pass, example: Any) -> Channels:
     )
     return Channels(
         groups=units.groups,
-        fixed=units.fixed(unused),
+        fixed=tuple(one for one in units.fixed(unused) if not _counts(own[one.tensor])),
         unknown_ops=dict(ties.unknown),
         shapes={name: tuple(tensor.shape) for name, tensor in own.items()},
         trainable=frozenset(name for name, _ in model.named_parameters()),
@@ -231,8 +254,14 @@ def _channels(model: nn.Module, watched: Pass, example: Any) -> Channels:
         biases=dict(ties.biases),
         digest=digest_of(model),
         notes=tuple(ties.notes),
+        values_read=ties.values_read,
         attributes=attributes,
     )
+
+
+def _counts(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds positions or masks, which no cut would be expected of."""
+    return not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:

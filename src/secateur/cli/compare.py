@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +14,10 @@ from rich.text import Text
 from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.progress import StudyProgress, doing
-from secateur.errors import RunError, SettingsError, StoreError
+from secateur.errors import DataError, ModelError, RunError, SettingsError, StoreError
 from secateur.report import write_study
-from secateur.scale import RayWorkers
 from secateur.store import RunFolder
-from secateur.studies import KIND, CellResult, Study, results_in, verdicts, write_tables
+from secateur.studies import KEPT, KIND, CellResult, Study, check, results_in, verdicts, write_tables
 from secateur.studies import compare as compare_in
 
 
@@ -33,31 +33,31 @@ def compare(
     ] = None,
     out: o.Out = None,
     resume: o.Resume = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Only say which cells there are.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only check the study, and say which cells there are.")
+    ] = False,
     report: Annotated[
         bool, typer.Option("--report", help="Only write tables and page again, of what is done.")
     ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Cells that run at a time, on Ray; without it one after the other.", min=1),
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A Ray cluster, such as ray://head:10001; by default this machine.")
-    ] = None,
+    workers: o.Workers = None,
+    ray_address: o.RayAddress = None,
     data_dir: o.DataDir = None,
 ) -> None:
     """Compare strategies for reduction on physically reduced networks: a grid of cells, with the statistics."""
     if study is None:
         raise SettingsError("name a study's TOML file first")
     if plan:
-        _planned(Study.read(study))
+        asked = Study.read(study)
+        with _of_file(study):
+            check(asked, data_dir=data_dir)
+        _planned(asked)
         return
     if report:
         _reported(study)
         return
     folder, asked = _asked(study, out, resume=resume)
     try:
-        with _workers(workers, ray_address) as carrying, StudyProgress() as progress:
+        with _of_file(study), o.started(workers, ray_address) as carrying, StudyProgress() as progress:
             compare_in(
                 asked, out=folder, resume=resume, data_dir=data_dir, watcher=progress, workers=carrying
             )
@@ -72,13 +72,13 @@ def compare(
         )
 
 
-def _workers(count: int | None, address: str | None) -> AbstractContextManager[RayWorkers | None]:
-    """Who runs the cells; None for this process."""
-    if count is None:
-        if address is not None:
-            raise SettingsError("--ray-address needs --workers, the number of cells that run at a time")
-        return nullcontext()
-    return RayWorkers(count, address=address)
+@contextmanager
+def _of_file(file: Path) -> Generator[None]:
+    """Name the file in what is wrong with the study that it asks for."""
+    try:
+        yield
+    except (SettingsError, ModelError, DataError) as error:
+        raise type(error)(f"{file}: {error}") from error
 
 
 def _asked(study: Path, out: Path | None, *, resume: bool) -> tuple[Path, Study]:
@@ -112,7 +112,11 @@ def _reported(folder: Path) -> tuple[CellResult, ...]:
         heading = f"{experiment.name}: {experiment.question}" if experiment.question else experiment.name
         console.print(Text(heading, style="bold"), soft_wrap=True)
         for what in dict.fromkeys(one.what for one in found if one.experiment == experiment.name):
-            console.print(Text(f"  {what}:"), soft_wrap=True)
+            last = what == KEPT and experiment.max_drop is None
+            console.print(
+                Text(f"  {what}{' (without max_drop, the last of each cell)' if last else ''}:"),
+                soft_wrap=True,
+            )
             for one in found:
                 if one.experiment == experiment.name and one.what == what:
                     console.print(Text(f"    {one}"), soft_wrap=True)

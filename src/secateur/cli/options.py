@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from secateur.errors import SettingsError
+from secateur.scale import RayWorkers
 
 
 def grain(text: str) -> int | str:
@@ -89,6 +91,15 @@ def given(**options: Any) -> dict[str, Any]:
     }
 
 
+def started(count: int | None, address: str | None) -> AbstractContextManager[RayWorkers | None]:
+    """Workers for as long as the context lasts; None is this process."""
+    if count is None:
+        if address is not None:
+            raise SettingsError("--ray-address needs --workers, the number that run at a time")
+        return nullcontext()
+    return RayWorkers(count, address=address)
+
+
 def _option(help: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, show_default=False, **more)
 
@@ -138,5 +149,11 @@ RoundTo: TypeAlias = Annotated[
 Minimum: TypeAlias = Annotated[int | None, _option("Units that stay in each layer at least.")]
 Attention: TypeAlias = Annotated[
     str | None, _option("What of attention may go: whole heads (the default), or their width.")
+]
+Workers: TypeAlias = Annotated[
+    int | None, _option("How many run at a time, on Ray; without it one after the other.", min=1)
+]
+RayAddress: TypeAlias = Annotated[
+    str | None, _option("A Ray cluster, such as ray://head:10001; by default this machine.")
 ]
 Seed: TypeAlias = Annotated[int | None, _option("What every random choice follows from (default 0).")]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections import defaultdict
+from collections.abc import Generator, Hashable, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,7 +22,7 @@ from secateur.evaluate import Drop
 from secateur.methods import Point, ReduceSettings, Step
 from secateur.methods.judge import too_narrow
 from secateur.report import text
-from secateur.studies import Cell, CellResult, Watcher
+from secateur.studies import FACTORS, Cell, CellResult, Watcher
 from secateur.train import EpochRecord
 
 _CHOOSING: Final = "trying the next cuts without retraining"
@@ -129,50 +130,53 @@ class StudyProgress(_Shown, Watcher):
     def __init__(self) -> None:
         """Prepare to show a study."""
         super().__init__()
-        self._cells = self._done = self._ran = 0
-        self._began = time.perf_counter()
-        self._title = self._cell = ""
-        self._progress = _bar()
+        self._cells = self._done = 0
+        self._varied: set[str] = set()
+        self._left = TimeLeft(())
+        self._title = self._cell = self._trained = ""
+        self._epochs = 0
+        self._went = "units"
+        self._progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         self._task = self._progress.add_task("cells", total=None)
 
-    def planned(self, cells: Sequence[Cell], done: int) -> None:
-        """Which cells there are, and how many of them are done."""
-        self._cells, self._done = len(cells), done
-        self._progress.update(self._task, total=len(cells), completed=done)
+    def planned(self, cells: Sequence[Cell], left: Sequence[Cell]) -> None:
+        """Which cells there are, and which of them are to be run."""
+        self._cells, self._done = len(cells), len(cells) - len(left)
+        self._left = TimeLeft(left)
+        self._varied = {name for name in FACTORS if len({getattr(cell.settings, name) for cell in cells}) > 1}
+        self._progress.update(self._task, total=self._cells, completed=self._done)
         bases = len({cell.base_key for cell in cells})
-        self.line(f"{len(cells)} cells from {bases} trained networks; {done} are done")
+        self.line(f"{len(cells)} cells from {bases} trained networks; {self._done} are done")
 
     def training(self, cell: Cell) -> None:
         """An unreduced network is about to be trained."""
-        self._title = f"training {cell.network} on {cell.data}, seed {cell.seed}"
-        self.line(f"{self._title}: {cell.training.epochs} epochs")
+        self._cell = self._title = f"training {cell.network} on {cell.data}, seed {cell.seed}"
+        self._epochs = cell.training.epochs
+        self.line(f"{self._title}: {self._epochs} epochs")
 
     def epoch(self, record: EpochRecord) -> None:
-        """An epoch of its training is done."""
-        reached = (
-            ""
-            if record.validation_accuracy is None
-            else f", validation {text.percent(record.validation_accuracy)}"
-        )
-        self.line(f"  epoch {record.epoch}{reached}, {text.duration(record.seconds)}")
+        """An epoch of its training is done: told in the block, as lines of their own would bury the cells."""
+        accuracy = record.validation_accuracy
+        reached = "" if accuracy is None else f", validation {text.percent(accuracy)}"
+        self._trained = f"{self._cell}: epoch {record.epoch} of {self._epochs}{reached}"
+        self._title = self._trained
 
     def started(self, cell: Cell) -> None:
         """A cell begins."""
-        self._title = self._cell = _in_words(cell)
+        self._training_ended()
+        self._title = self._cell = self._in_words(cell)
+        self._went = f"{cell.settings.granularity}s"
 
     def point(self, point: Point) -> None:
         """A step of it was judged."""
-        self._title = (
-            f"{self._cell}: {text.share(point.share)} of the units removed, {text.percent(point.accuracy)}"
-        )
+        self._title = f"{self._cell}: {text.share(point.share)} of the {self._went} removed, {text.percent(point.accuracy)}"
 
     def ended(self, result: CellResult) -> None:
         """A cell is done, or failed."""
+        self._training_ended()
         self._done += result.done
-        self._ran += 1
         self._progress.update(self._task, completed=self._done)
-        spent = time.perf_counter() - self._began  # whoever runs the cells, and however many at a time
-        left = text.duration(spent / self._ran * (self._cells - self._done))
+        left = text.duration(self._left.after(result))
         last = result.points[-1] if result.points else None
         reached = result.reason or (
             ""
@@ -181,23 +185,99 @@ class StudyProgress(_Shown, Watcher):
         )
         state = "" if result.done else "failed: "
         self.line(
-            f"{self._done} of {self._cells}  {_in_words(result.cell)}: {state}{reached}, {text.duration(result.seconds)};"
-            f" about {left} left"
+            f"{self._done} of {self._cells}  {self._in_words(result.cell)}: {state}{reached},"
+            f" {text.duration(result.seconds)}; about {left} left"
         )
 
     def block(self) -> RenderableType:
         """The cell, and the bar of all cells."""
         return Group(Text(self._title, style="bold"), self._progress)
 
+    def _training_ended(self) -> None:
+        """One line says how a training ended."""
+        if self._trained:
+            self.line(self._trained)
+            self._trained = ""
 
-def _in_words(cell: Cell) -> str:
-    """A cell in a few words."""
+    def _in_words(self, cell: Cell) -> str:
+        """A cell in a few words: what it does, and of what else differs within the study, which."""
+        settings = cell.settings
+        said = [settings.criterion, settings.scope]
+        said += [f"normalised by {settings.normalise}"] if settings.normalise != "none" else []
+        said += (
+            [f"retraining the {settings.retrain} for {settings.iterations}"] if settings.iterations else []
+        )
+        said += [
+            f"{name} {getattr(settings, name)}"
+            for name in ("recompute", "step", "cost_weight")
+            if name in self._varied
+        ]
+        return f"{cell.network} seed {cell.seed}, {', '.join(said)}"
+
+
+class TimeLeft:
+    """How long the cells of a study still take.
+
+    A cell takes as long as those of its kind did. Of kinds that none was run of yet, the examples that will run through the network
+    are counted: cells that retrain take many times as long as those that do not, and often come last.
+
+    Args:
+        cells: Those that are to be run.
+    """
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        """Begin to count."""
+        self._left = {cell.key: cell for cell in cells}
+        self._seconds: defaultdict[Hashable, list[float]] = defaultdict(list)
+        self._spent = self._counted = 0.0
+        self._began: float | None = None
+
+    def after(self, result: CellResult) -> float:
+        """Seconds left after a cell, whoever runs them, and however many at a time."""
+        now = time.perf_counter()
+        if self._began is None:
+            self._began = now - result.seconds  # what was trained before is not the cells' time
+        self._left.pop(result.cell.key, None)
+        if result.done:
+            self._seconds[_kind(result.cell)].append(result.seconds)
+            self._spent += result.seconds
+            self._counted += _examples(result.cell)
+        if not self._spent:
+            return 0.0
+        alone = sum(self._alone(cell) for cell in self._left.values())
+        return alone * (now - self._began) / self._spent
+
+    def _alone(self, cell: Cell) -> float:
+        """Seconds of one cell by itself."""
+        known = self._seconds.get(_kind(cell))
+        if known:
+            return sum(known) / len(known)
+        return _examples(cell) * self._spent / self._counted
+
+
+def _kind(cell: Cell) -> Hashable:
+    """What a cell's time depends on most."""
     settings = cell.settings
-    said = [settings.criterion, settings.scope]
-    said += [f"normalised by {settings.normalise}"] if settings.normalise != "none" else []
-    said += [f"retraining the {settings.retrain} for {settings.iterations}"] if settings.iterations else []
-    said += ["scores taken once"] if settings.recompute == 0 else []
-    return f"{cell.network} seed {cell.seed}, {', '.join(said)}"
+    return (
+        cell.network, cell.data, cell.scratch, settings.scope, settings.retrain, settings.iterations,
+        settings.step, settings.recompute,
+    )  # fmt: skip
+
+
+_DATA: Final = 10_000
+_UNITS: Final = 100
+"""Examples of a data set and units of a network: a study does not say how many there are."""
+
+
+def _examples(cell: Cell) -> float:
+    """About how many examples run forward in a cell; a backward pass counts twice."""
+    settings = cell.settings
+    steps = settings.until / settings.step if settings.step < 1 else settings.until * _UNITS / settings.step
+    judged = (settings.judge_examples or _DATA) / settings.judge
+    scored = 3 * settings.score_examples / settings.recompute if settings.recompute else 0.0
+    trained = 3 * settings.iterations * settings.training.batch_size
+    again = 3 * _DATA * cell.training.epochs if cell.scratch else 0
+    return steps * (judged + scored + trained) + again
 
 
 class ReduceProgress(_Shown):

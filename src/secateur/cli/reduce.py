@@ -14,9 +14,10 @@ from secateur.cli import show
 from secateur.cli.progress import ReduceProgress, doing
 from secateur.cli.runs import about, folder_of, kept, required, stored_run
 from secateur.cli.sources import Source, data_options, open_data, open_network, trusted
+from secateur.criteria import criterion_named
 from secateur.data import Splits
 from secateur.errors import ModelError, NothingToCutError, SettingsError
-from secateur.methods import KIND, ReduceResult, ReduceSettings, unreduced_in
+from secateur.methods import KIND, ReduceResult, ReduceSettings, steps_in, unreduced_in
 from secateur.methods import reduce as reduce_in
 from secateur.networks import names
 from secateur.report import write_report
@@ -61,6 +62,14 @@ def reduce(
         float | None, typer.Option(help="A layer closes when its share would fall below this.")
     ] = None,
     max_iterations: Annotated[int | None, typer.Option(help="Candidates to try at most.")] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            help="Candidates that are tried at once; by default as many as there are workers.", min=1
+        ),
+    ] = None,
+    workers: o.Workers = None,
+    ray_address: o.RayAddress = None,
     as_printed: Annotated[bool, typer.Option("--as-printed", help="SNARE without our extensions.")] = False,
     distil: Annotated[
         bool | None,
@@ -107,7 +116,7 @@ def _started(asked: Mapping[str, Any]) -> None:
     named, data, out = required(asked, what="a saved network to reduce")
     if "max_drop" not in asked:
         raise SettingsError("--max-drop is missing; say how many points of accuracy may be lost, such as 0.5")
-    ReduceSettings(max_drop=asked["max_drop"])  # refused before anything is read
+    criterion_named(_settings(asked, {}).criterion)  # bad options are refused before anything is read
     if named in names():
         raise ModelError(f"{named} is not trained; `secateur train {named}` makes a file that can be reduced")
     splits = open_data(data, **data_options(asked))
@@ -116,10 +125,13 @@ def _started(asked: Mapping[str, Any]) -> None:
     settings = settings_of(source, splits.name, asked)
     noted = about(source, named=named, data=data, asked=asked)
     with kept(out, kind=KIND):
-        with ReduceProgress(source.model, splits, settings) as progress:
+        with (
+            o.started(asked.get("workers"), asked.get("ray_address")) as carrying,
+            ReduceProgress(source.model, splits, settings) as progress,
+        ):
             result = reduce_in(
                 source.model, splits, settings=settings, out=out, about=noted, history=source.history,
-                listener=progress,
+                listener=progress, workers=carrying,
             )  # fmt: skip
         _reported(result, source.model, splits, noted)
 
@@ -130,10 +142,13 @@ def _resumed(network: str | None, out: Path | None, asked: Mapping[str, Any]) ->
     splits = run.data()
     model = unreduced_in(folder, run.build)
     settings = ReduceSettings(**run.settings["reduce"])
-    steps = [entry["step"] for entry in run.entries if "step" in entry]
+    steps = steps_in(run.entries)
     with kept(folder, kind=KIND):
-        with ReduceProgress(model, splits, settings, steps=steps) as progress:
-            result = reduce_in(model, splits, out=folder, resume=True, listener=progress)
+        with (
+            o.started(asked.get("workers"), asked.get("ray_address")) as carrying,
+            ReduceProgress(model, splits, settings, steps=steps) as progress,
+        ):
+            result = reduce_in(model, splits, out=folder, resume=True, listener=progress, workers=carrying)
         _reported(result, model, splits, run.about)
 
 
@@ -151,15 +166,21 @@ def _reported(result: ReduceResult, unreduced: nn.Module, splits: Splits, noted:
 
 def settings_of(source: Source, data: str, asked: Mapping[str, Any]) -> ReduceSettings:
     """What was asked, on top of the defaults; retraining changes examples as the network's own training did."""
-    make = ReduceSettings.as_printed if "as_printed" in asked else ReduceSettings
-    base = make(max_drop=asked["max_drop"])
     inherited: Mapping[str, Any] = {}
     if "as_printed" not in asked:
         known = source.training or recipe_for(source.origin.spec, data).model_dump()
         inherited = {key: known[key] for key in _INHERITED if key in known}
+    return _settings(asked, inherited)
+
+
+def _settings(asked: Mapping[str, Any], inherited: Mapping[str, Any]) -> ReduceSettings:
+    make = ReduceSettings.as_printed if "as_printed" in asked else ReduceSettings
+    base = make(max_drop=asked["max_drop"])
     explicit = {key: asked[key] for key in _RETRAINING if key in asked}
     retrain = base.retrain.but(**{**inherited, **explicit})
     changes = {key: value for key, value in asked.items() if key in ReduceSettings.model_fields}
+    if "workers" in asked:
+        changes.setdefault("candidates", asked["workers"])
     if "finish_epochs" in asked:
         changes["finish"] = retrain.but(epochs=asked["finish_epochs"], schedule="cosine").model_dump()
     return base.but(**changes, retrain=retrain.model_dump())

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from secateur.cli import show
 from secateur.errors import RunError
-from secateur.methods import KIND
+from secateur.methods import KIND, steps_in
 from secateur.report import read, text, write
 from secateur.report.html import DOCUMENT
 from secateur.store import RunFolder
@@ -38,7 +38,7 @@ def report(
 def _unfinished(folder: Path) -> None:
     """Show the candidates so far, and say how to go on."""
     with RunFolder.open(folder, kind=KIND, read_only=True) as run:
-        steps: list[dict[str, Any]] = [entry["step"] for entry in run.entries() if "step" in entry]
+        steps = steps_in(run.entries())
     if steps:
         show.console().print(_so_far(steps))
     again = shlex.join(["secateur", "reduce", str(folder), "--resume"])

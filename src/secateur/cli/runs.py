@@ -17,10 +17,11 @@ from torch import nn
 from secateur.cli.sources import Source, open_data
 from secateur.data import Splits
 from secateur.errors import RunError, SettingsError, StoreError
+from secateur.methods import steps_in
 from secateur.networks import Origin, build
 from secateur.store import RunFolder
 
-_NOT_ASKED = frozenset({"allow", "out", "resume"})
+_NOT_ASKED = frozenset({"allow", "out", "ray_address", "resume", "workers"})
 """Options that are not about what the run does."""
 
 
@@ -141,7 +142,7 @@ def _farewell(folder: Path, *, kind: str) -> str:
         entries = []  # stopped before, or while, the folder was made
     if not entries:
         return f"interrupted: nothing was stored yet; remove {folder} if it is there, and start again"
-    count = sum("step" in entry or "epoch" in entry for entry in entries)
+    count = len(steps_in(entries)) + sum("epoch" in entry for entry in entries)
     what = ("epoch" if kind == "train" else "candidate") + ("" if count == 1 else "s")
     again = shlex.join(["secateur", kind, str(folder), "--resume"])
     return f"interrupted: {count} {what} kept in {folder}; go on with: {again}"

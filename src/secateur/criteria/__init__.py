@@ -5,14 +5,24 @@ from secateur.criteria.criterion import CRITERIA, Criterion, GroupFunction, Kern
 from secateur.criteria.normalise import Norm, normalised
 from secateur.criteria.score import Data, HasBatches, score
 from secateur.criteria.scores import Merge, Scores
+from secateur.criteria.single_weights import (
+    WEIGHT_CRITERIA,
+    FineGrain,
+    WeightCriterion,
+    WeightScores,
+    score_weights,
+    weight_criterion_named,
+)
 from secateur.criteria.view import View, rows
 
 __all__ = [
     "CRITERIA",
+    "WEIGHT_CRITERIA",
     "BlockCriterion",
     "BlockScores",
     "Criterion",
     "Data",
+    "FineGrain",
     "GroupFunction",
     "HasBatches",
     "Kernel",
@@ -20,10 +30,14 @@ __all__ = [
     "Norm",
     "Scores",
     "View",
+    "WeightCriterion",
+    "WeightScores",
     "criterion_named",
     "lift",
     "normalised",
     "rows",
     "score",
     "score_blocks",
+    "score_weights",
+    "weight_criterion_named",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._model import left_as_found, unwrapped
+from secateur._options import expect
 from secateur.channels import Block, PassThrough
 from secateur.channels.nested import ForwardFn, run, tensors_in, with_tensors
 from secateur.criteria.score import BATCH_SIZE, HasBatches
@@ -106,7 +107,11 @@ def score_blocks(
         Men et al. 2024, ShortGPT, arXiv:2403.03853: block influence, there 1 - the mean cosine over tokens. Here one cosine over
         everything, because which axis holds the features differs among networks.
     """
+    call = "score_blocks(model, blocks)"
+    expect(call, model=(model, nn.Module), blocks=(blocks, Iterable))
     chosen = tuple(blocks)
+    for block in chosen:
+        expect(call, block=(block, Block))
     if isinstance(criterion, Scores):
         return _summed(chosen, criterion)
     if criterion not in get_args(BlockCriterion):

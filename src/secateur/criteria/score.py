@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._model import check_finite, named_tensors, unwrapped
+from secateur._options import expect
 from secateur.channels.groups import Channels, Group
 from secateur.channels.nested import ForwardFn
 from secateur.criteria.criterion import Criterion, Kernel, criterion_named
@@ -78,6 +79,7 @@ def score(
         >>> score(model, watch(model, torch.zeros(1, 2)), "l1").values["0"]
         tensor([3.0000, 0.5000], dtype=torch.float64)
     """
+    expect("score(model, channels)", model=(model, nn.Module), channels=(channels, Channels))
     model = unwrapped(model)
     chosen = criterion_named(criterion)
     if seed < 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._model import check_finite, named_tensors
+from secateur._options import expect
 from secateur.channels import watch
 from secateur.cost import CostModel
 from secateur.criteria import criterion_named
@@ -29,6 +30,7 @@ from secateur.methods.result import ReduceResult, Step
 from secateur.methods.settings import ReduceSettings
 from secateur.methods.snare import Search, unseen
 from secateur.methods.state import SearchState
+from secateur.scale import Workers
 from secateur.store import RunFolder, model_snapshot, restore_model, save
 from secateur.train import dtype_of
 
@@ -50,6 +52,7 @@ def reduce(
     about: Mapping[str, Any] | None = None,
     history: Sequence[Any] = (),
     listener: Listener | None = None,
+    workers: Workers | None = None,
     **options: Any,
 ) -> ReduceResult:
     """Cut a trained network down to what it needs, for as long as its accuracy stays within a bound.
@@ -69,6 +72,8 @@ def reduce(
         history: What the network's own file says of how it came about; the file in ``out`` goes on from there. On
             resuming, the run's own holds.
         listener: Told of progress.
+        workers: Carry out candidates (`secateur.scale.RayWorkers`), of which ``candidates`` are tried at once; by default this
+            process does. The result is the same.
         options: Any option of :class:`secateur.methods.ReduceSettings`.
 
     Returns:
@@ -96,6 +101,7 @@ def reduce(
         SNARE (KIT, 2020), chapter 5; :meth:`secateur.methods.ReduceSettings.as_printed` is the method without our
         extensions.
     """
+    expect("reduce(model, data)", model=(model, nn.Module), data=(data, (Splits, str, Path)))
     splits = data if isinstance(data, Splits) else load_data(data)
     chosen = _settings(max_drop, settings, options, resume=resume)
     check_finite(named_tensors(model))
@@ -109,7 +115,7 @@ def reduce(
     if out is None:
         if resume:
             raise SettingsError("resume=True needs out=, the folder of the run that is to go on")
-        return _Reduction(model, splits, _required(chosen), listener).run()
+        return _Reduction(model, splits, _required(chosen), listener, workers=workers).run()
     if resume:
         with RunFolder.open(out, kind=KIND) as folder:
             stored = ReduceSettings(**folder.settings["reduce"])
@@ -117,12 +123,12 @@ def reduce(
                 raise SettingsError(
                     f"{out} was started with other settings; leave them out to go on with it, or name another folder"
                 )
-            return _Reduction(model, splits, stored, listener, folder).run()
+            return _Reduction(model, splits, stored, listener, folder, workers=workers).run()
     chosen = _required(chosen)
     _check_cuttable(model, splits, chosen)
     document = {"reduce": chosen.model_dump(mode="json", exclude_none=True), "about": dict(about or {})}
     with RunFolder.create(out, document, kind=KIND) as folder:
-        return _Reduction(model, splits, chosen, listener, folder, earlier=history).run()
+        return _Reduction(model, splits, chosen, listener, folder, earlier=history, workers=workers).run()
 
 
 def unreduced_in(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
@@ -140,6 +146,18 @@ def unreduced_in(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
             raise RunError(f"{path} stopped before anything was stored; start it again in another folder")
         tensors, document = folder.get(_UNREDUCED)
     return restore_model(build, tensors, document)
+
+
+def steps_in(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The candidates that a run folder's journal tells of; those that were tried at once stand in one line.
+
+    Example:
+        >>> steps_in([{"event": "start"}, {"step": {"iteration": 1}}, {"steps": [{"iteration": 2}, {"iteration": 3}]}])
+        [{'iteration': 1}, {'iteration': 2}, {'iteration': 3}]
+    """
+    return [
+        step for entry in entries for step in entry.get("steps", [entry["step"]] if "step" in entry else [])
+    ]
 
 
 def _settings(
@@ -212,6 +230,7 @@ class _Reduction:
         folder: RunFolder | None = None,
         *,
         earlier: Sequence[Any] = (),
+        workers: Workers | None = None,
     ) -> None:
         self.data, self.settings, self.folder = data, settings, folder
         self.earlier = list(earlier)
@@ -219,7 +238,9 @@ class _Reduction:
         self.history: list[Step] = []
         self.snapshot = _UNREDUCED
         state, reduced = self._resumed()
-        self.search = Search(self.unreduced, data, settings, listener=listener, model=reduced, state=state)
+        self.search = Search(
+            self.unreduced, data, settings, listener=listener, model=reduced, state=state, workers=workers
+        )
 
     def _resumed(self) -> tuple[SearchState | None, nn.Module | None]:
         """Where the journal stands, and the network accepted last."""
@@ -228,8 +249,9 @@ class _Reduction:
         state: SearchState | None = None
         known = _print_of(self.data)
         for entry in self.folder.entries():
-            if "step" in entry:
-                self.history.append(Step(**entry["step"]))
+            steps = steps_in([entry])
+            if steps:
+                self.history += [Step(**step) for step in steps]
                 state = SearchState.from_dict(entry["state"])
             self.snapshot = entry.get("snapshot", self.snapshot)
             self.earlier = entry.get("history", self.earlier)
@@ -268,18 +290,22 @@ class _Reduction:
         """Search to the end, and judge the result."""
         started = time.perf_counter()
         earlier = sum(step.seconds for step in self.history)
-        while (step := self.search.step()) is not None:
-            self.history.append(step)
-            self._store(step)
+        while steps := self.search.step():
+            self.history += steps
+            self._store(steps)
         return self._result(earlier + time.perf_counter() - started)
 
-    def _store(self, step: Step) -> None:
-        """Write a step: the snapshot first, then the line that names it."""
+    def _store(self, steps: Sequence[Step]) -> None:
+        """Write what was tried at once as one line: the snapshot first, then the line that names it."""
         if self.folder is None:
             return
-        entry: dict[str, Any] = {"step": step.as_dict(), "state": self.search.state.as_dict()}
-        if step.accepted:
-            name = f"step-{step.iteration:05d}"
+        said = (
+            {"step": steps[0].as_dict()} if len(steps) == 1 else {"steps": [step.as_dict() for step in steps]}
+        )
+        entry: dict[str, Any] = {**said, "state": self.search.state.as_dict()}
+        accepted = next((step for step in steps if step.accepted), None)
+        if accepted is not None:
+            name = f"step-{accepted.iteration:05d}"
             tensors, document = model_snapshot(self.search.model)
             self.folder.put(name, tensors, document, parent=self.snapshot)
             entry["snapshot"] = self.snapshot = name
@@ -294,6 +320,7 @@ class _Reduction:
         validation_after = evaluate(after, data.validation, classes=data.classes)
         channels = self.search.watched(before)
         layers, notes = layers_of(channels, before, after)
+        stopped = [_stopped(settings.max_iterations)] if self.search.stopped else []
         narrow = filter(None, [too_narrow(len(data.validation), settings)])
         result = ReduceResult(
             model=after,
@@ -313,7 +340,13 @@ class _Reduction:
             settings=settings,
             seconds=seconds,
             folder=None if self.folder is None else self.folder.path,
-            notes=(*narrow, *notes, *_left_alone(self.search.unseen, settings), *_remarks(self.history)),
+            notes=(
+                *narrow,
+                *notes,
+                *_left_alone(self.search.unseen, settings),
+                *_remarks(self.history),
+                *stopped,
+            ),
         )
         self._save(result)
         return result
@@ -369,6 +402,13 @@ def _left_alone(hidden: Mapping[str, str], settings: ReduceSettings) -> tuple[st
     return tuple(
         f"Group {group!r} was left alone, because the criterion {settings.criterion!r} cannot score it: {reason}."
         for group, reason in hidden.items()
+    )
+
+
+def _stopped(limit: int) -> str:
+    return (
+        f"The search was stopped after {limit} candidate{'' if limit == 1 else 's'}, as many as max_iterations allows, with more"
+        " to try: a higher limit may remove more."
     )
 
 

@@ -10,7 +10,7 @@ from secateur._options import sentence
 from secateur.channels import Attention
 from secateur.errors import SettingsError
 from secateur.evaluate import Drop
-from secateur.plan import Minimum, RoundTo
+from secateur.plan import Minimum, RoundTo, check_limits
 from secateur.train import TrainSettings
 
 Compensate = Literal["none", "mean", "least-squares"]
@@ -58,6 +58,8 @@ class ReduceSettings(BaseModel):
         first_share: Share of a layer's units that the first cut of it removes; halved with each candidate that is rejected.
         last_share: A layer closes when its share would fall below this.
         max_iterations: How many candidates are tried at most.
+        candidates: How many are tried at once, each the cut of another layer; of those within the bound the one that saves most
+            is kept. Several processes can share them (``workers``).
         retrain: How a candidate is retrained.
         guard: Whether the drop on training examples must be within the bound, too. ``auto`` does so where validation
             examples come in groups (few persons), whose accuracy hundreds of decisions would fit.
@@ -109,6 +111,7 @@ class ReduceSettings(BaseModel):
     first_share: float = Field(default=0.64, gt=0, lt=1)
     last_share: float = Field(default=0.08, gt=0, lt=1)
     max_iterations: int = Field(default=200, ge=1)
+    candidates: int = Field(default=1, ge=1)
     retrain: TrainSettings = Field(default_factory=_retrain)
     guard: Literal["auto", "on", "off"] = "auto"
     retrain_examples: int | None = Field(default=None, ge=1)
@@ -149,6 +152,7 @@ class ReduceSettings(BaseModel):
             )
         if 0 < self.confidence < 0.5:
             raise ValueError(f"confidence ({self.confidence:g}) must be 0, or from 0.5 up to 1")
+        check_limits(minimum=self.minimum, round_to=self.round_to)
         return self
 
     @classmethod

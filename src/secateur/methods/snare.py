@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.channels import Channels, Group, watch
 from secateur.cost import Cost, CostModel
@@ -26,8 +25,9 @@ from secateur.criteria import criterion_named
 from secateur.criteria.score import BATCH_SIZE
 from secateur.data import Split, Splits
 from secateur.evaluate import Evaluation
+from secateur.methods.candidates import Candidate, Errand, Trials, Tried, run_errand
 from secateur.methods.cuts import Cut, Cuts
-from secateur.methods.judge import Judge, Verdict
+from secateur.methods.judge import Verdict
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.potential import check_choice, chosen_groups, potentials
 from secateur.methods.result import Step
@@ -37,8 +37,8 @@ from secateur.methods.state import SearchState
 from secateur.methods.widths import limits_of, next_width
 from secateur.observe import Need, observe
 from secateur.observe.values import AT_READERS
-from secateur.surgery import apply
-from secateur.train import EpochRecord, TrainSettings, fit, teacher_logits
+from secateur.scale import Shared, Workers
+from secateur.train import TrainSettings
 
 _FAR = 3.0
 """A cut is passed over when its shock is so many times the smallest that retraining did not make good: less is noise."""
@@ -49,8 +49,8 @@ _NOISE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class _Tried:
-    """A candidate before it is judged."""
+class _Asked:
+    """What a step is about."""
 
     group: str
     share: float
@@ -58,7 +58,6 @@ class _Tried:
     after: int
     shock: float
     cost: Cost
-    started: float
 
 
 class Search:
@@ -73,6 +72,7 @@ class Search:
         listener: Listener | None = None,
         model: nn.Module | None = None,
         state: SearchState | None = None,
+        workers: Workers | None = None,
     ) -> None:
         """Prepare a search.
 
@@ -83,17 +83,21 @@ class Search:
             listener: Told of progress.
             model: The network that has been accepted so far, when a search goes on.
             state: Where that search stood.
+            workers: Try the candidates (of which ``settings.candidates`` are tried at once); None for this process. The result
+                does not depend on it.
         """
         self.settings, self.data = settings, data
         self.listener: Listener = listener or Silent()
         self.unreduced = unreduced
         self.model = unreduced if model is None else model
         self.state = SearchState() if state is None else state
-        self.judge = Judge(unreduced, data, settings)
+        self.trials = Trials(unreduced, data, settings)
+        self.judge = self.trials.judge
+        self._workers = workers
+        self._shared: Shared[Trials] | None = None
         self.current: Verdict = self.judge.look(self.model)
         self.state.best = max(self.state.best, self.before.accuracy)
         self._sample = _sample(data.train, settings)
-        self._answers: Tensor | None = None
         self._cuts: Cuts | None = None
         self.channels = self.watched(self.model)
         # of the unreduced network, so that a resumed search leaves the same layers alone
@@ -109,33 +113,35 @@ class Search:
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
-    def step(self) -> Step | None:
-        """Try one candidate, or finish a round; None when the search is over."""
-        state = self.state
+    def step(self) -> tuple[Step, ...]:
+        """Try a candidate, or as many as are tried at once, or finish a round; empty when the search is over."""
+        state, settings = self.state, self.settings
         while not state.done:
-            pick = None if state.iteration >= self.settings.max_iterations else self._pick()
-            if pick is not None:
-                made = self._candidate(pick)
-                if made is not None:
-                    return made
-                continue
-            if self.settings.finish is not None and not state.finished and state.gained:
-                return self._finish(self.settings.finish)
+            cuts = self._picked(min(settings.candidates, settings.max_iterations - state.iteration))
+            if cuts:
+                return self._tried(cuts)
+            if settings.finish is not None and not state.finished and state.gained:
+                return (self._finish(settings.finish),)
             self._next_round()
-        return None
+        return ()
 
-    def _pick(self) -> Cut | None:
+    def _picked(self, count: int) -> list[Cut]:
+        """The cuts to try next, each of another layer; sizes that promise nothing are halved on the way."""
+        cuts: list[Cut] = []
+        while len(cuts) < count:
+            cut = self._pick([cut.group.name for cut in cuts])
+            if cut is None:
+                break
+            if self._passed_over(cut):
+                self._halve(cut.group.name)
+            else:
+                cuts.append(cut)
+        return cuts
+
+    def _pick(self, without: Collection[str]) -> Cut | None:
         """The cut to try next, of those open: of the layer that promises most, or the one that saves most for its shock."""
-        settings, state = self.settings, self.state
-        chosen = chosen_groups(self.channels, layers=settings.layers, kinds=settings.kinds)
-        limits = limits_of(self.channels, settings)
-        still_open = [
-            group
-            for group in chosen
-            if group.name not in state.closed
-            and group.name not in self.unseen
-            and next_width(group, 1.0, limits[group.name]) is not None
-        ]
+        settings = self.settings
+        still_open = [group for group in self._open() if group.name not in without]
         if not still_open:
             return None
         if settings.choose == "shock":
@@ -143,6 +149,25 @@ class Search:
         ranked = potentials(self.channels, still_open, beta=settings.beta, gamma=settings.gamma)
         most = max(ranked.values(), key=lambda entry: entry.score * self._share(entry.group.name))
         return self._looked_at(most.group)
+
+    def _open(self) -> list[Group]:
+        """The layers of which a further cut is to be tried in this round."""
+        chosen = chosen_groups(self.channels, layers=self.settings.layers, kinds=self.settings.kinds)
+        limits = limits_of(self.channels, self.settings)
+        return [
+            group
+            for group in chosen
+            if group.name not in self.state.closed
+            and group.name not in self.unseen
+            and next_width(group, 1.0, limits[group.name]) is not None
+        ]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the limit on candidates ended the search, though there was more to try."""
+        state = self.state
+        further = bool(self._open()) or state.round + 1 < self.settings.rounds
+        return state.iteration >= self.settings.max_iterations and further
 
     def _looked_at(self, group: Group) -> Cut:
         """The next cut of a layer, remembered for as long as the network stays what it is."""
@@ -161,10 +186,12 @@ class Search:
 
     def _saving_for_shock(self, cut: Cut) -> float:
         """The shares of parameters and multiply-adds that a cut saves, for what it adds to the loss (small rises are noise)."""
+        return self._saving(cut) / max(cut.shock, _NOISE * cut.loss, 1e-12)
+
+    def _saving(self, cut: Cut) -> float:
         before, after = CostModel(self.channels).total(), cut.plan.after
         saved = self.settings.beta * (1 - after.parameters / before.parameters)
-        saved += self.settings.gamma * (1 - after.macs / max(before.macs, 1))
-        return saved / max(cut.shock, _NOISE * cut.loss, 1e-12)
+        return saved + self.settings.gamma * (1 - after.macs / max(before.macs, 1))
 
     def _next_round(self) -> None:
         state = self.state
@@ -186,35 +213,61 @@ class Search:
         if share < self.settings.last_share - 1e-12:
             self.state.closed.append(group)
 
-    # --- one candidate ----------------------------------------------------------------------------------------------
+    # --- candidates -------------------------------------------------------------------------------------------------
 
-    def _candidate(self, cut: Cut) -> Step | None:
-        """Cut, retrain, decide. None if the size was passed over."""
-        started = time.perf_counter()
-        group = cut.group.name
-        if self._passed_over(cut):
-            self._halve(group)
-            return None
-        retraining = self.settings.retraining(self.state.round)
-        candidate, epochs = apply(self.model, cut.plan), 0
-        found = self.judge.look(candidate)
-        self.state.iteration += 1
-        tried = _Tried(group, cut.share, cut.group.width, cut.width_after, cut.shock, cut.plan.after, started)
-        self.listener.candidate(self.state.iteration, group, tried.before, tried.after, retraining.epochs)
-        if not (self.settings.accept_early and self.judge.within(found, self.state.best)):
-            epochs = self._train(candidate, retraining, ("retrain", self.state.iteration), stop=True)
-            found = self.judge.look(candidate)
-        accepted = self.judge.within(found, self.state.best)
-        step = self._judged(tried, found, accepted=accepted, epochs=epochs)
-        if accepted:
-            self._accept(candidate, found)
-            self.state.accepted_shock = max(self.state.accepted_shock, cut.shock)
-        else:
-            self.state.rejected_shock = min(self.state.rejected_shock, cut.shock)
-            self.state.rejected[group] = cut.width_after
-            self._halve(group)
-        self.listener.step(step)
-        return step
+    def _tried(self, cuts: Sequence[Cut]) -> tuple[Step, ...]:
+        """Cut, retrain, decide. Of several that are within the bound the one that saves most is kept."""
+        state = self.state
+        candidates = [
+            Candidate(cut.plan, state.iteration + number, state.round, state.best)
+            for number, cut in enumerate(cuts, start=1)
+        ]
+        state.iteration += len(cuts)
+        outcomes = self._carried_out(cuts, candidates)
+        within = [place for place, tried in enumerate(outcomes) if tried.model is not None]
+        best = max(within, key=lambda place: self._saving(cuts[place]), default=None)
+        steps: list[Step] = []
+        for place, (cut, candidate, tried) in enumerate(zip(cuts, candidates, outcomes, strict=True)):
+            asked = _Asked(
+                cut.group.name, cut.share, cut.group.width, cut.width_after, cut.shock, cut.plan.after
+            )
+            other = cuts[best].group.name if best is not None and place != best else ""
+            steps.append(self._judged(candidate.iteration, asked, tried, accepted=place == best, other=other))
+            if tried.model is not None:
+                state.accepted_shock = max(state.accepted_shock, cut.shock)
+            else:
+                state.rejected_shock = min(state.rejected_shock, cut.shock)
+                state.rejected[asked.group] = cut.width_after
+                self._halve(asked.group)
+        if best is not None:
+            self._accept(outcomes[best])
+        for step in steps:
+            self.listener.step(step)
+        return tuple(steps)
+
+    def _carried_out(self, cuts: Sequence[Cut], candidates: Sequence[Candidate]) -> list[Tried]:
+        """Each candidate's outcome, in their order."""
+        if self._workers is None:
+            outcomes_here: list[Tried] = []
+            for cut, candidate in zip(cuts, candidates, strict=True):
+                self._tell(cut, candidate)
+                outcomes_here.append(self.trials.of(self.model, candidate, self.listener))
+            return outcomes_here
+        if self._shared is None:
+            self.trials.prepare()
+            self._shared = self._workers.share(self.trials)
+        model = self._workers.share(self.model)
+        for cut, candidate in zip(cuts, candidates, strict=True):
+            self._tell(cut, candidate)
+        errands = [Errand(self._shared, model, candidate) for candidate in candidates]
+        outcomes = {
+            errand.candidate.iteration: tried for errand, tried in self._workers.each(run_errand, errands)
+        }
+        return [outcomes[candidate.iteration] for candidate in candidates]
+
+    def _tell(self, cut: Cut, candidate: Candidate) -> None:
+        epochs = self.settings.retraining(candidate.round).epochs
+        self.listener.candidate(candidate.iteration, cut.group.name, cut.group.width, cut.width_after, epochs)
 
     def _passed_over(self, cut: Cut) -> bool:
         """Whether what was learned says that retraining cannot make this cut good; else the smallest size is always tried."""
@@ -233,102 +286,42 @@ class Search:
     def _finish(self, settings: TrainSettings) -> Step:
         """Train what was accepted for longer, and keep that if it is still within the bound and no worse."""
         self.state.iteration += 1
-        cost = CostModel(self.channels).total()
-        started = time.perf_counter()
+        number, started = self.state.iteration, time.perf_counter()
         candidate = copy.deepcopy(self.model)
-        self.listener.candidate(self.state.iteration, "", 0, 0, settings.epochs)
-        epochs = self._train(candidate, settings, ("finish", self.state.iteration), stop=False)
+        self.listener.candidate(number, "", 0, 0, settings.epochs)
+        epochs = self.trials.retrain(
+            candidate,
+            settings,
+            ("finish", number),
+            best=self.state.best,
+            listener=self.listener,
+            to_the_end=True,
+        )
         found = self.judge.look(candidate)
-        tried = _Tried("", 0.0, 0, 0, (found.loss or 0.0) - (self.current.loss or 0.0), cost, started)
+        shock = (found.loss or 0.0) - (self.current.loss or 0.0)
+        asked = _Asked("", 0.0, 0, 0, shock, CostModel(self.channels).total())
         accepted = self.judge.within(found, self.state.best) and found.accuracy >= self.current.accuracy
-        step = self._judged(tried, found, accepted=accepted, epochs=epochs)
+        tried = Tried(candidate, found, epochs, time.perf_counter() - started)
+        step = self._judged(number, asked, tried, accepted=accepted)
         if accepted:
-            self._accept(candidate, found)
+            self._accept(tried)
         self.state.finished = True
         self.listener.step(step)
         return step
 
-    def _train(
-        self,
-        candidate: nn.Module,
-        settings: TrainSettings,
-        purpose: tuple[str, int],
-        *,
-        stop: bool,
-    ) -> int:
-        """Retrain a candidate in place; how many epochs it took."""
-        history: list[float] = []
-
-        def enough(record: EpochRecord) -> bool:
-            found = self.judge.verdict(record.correct)
-            self.listener.epoch(record, found.drop)
-            history.append(self.judge.limit(found, self.state.best))
-            if not stop:
-                return False
-            if self.settings.accept_early and self.judge.within(found, self.state.best):
-                return True
-            return self.settings.give_up_early and self._hopeless(history, settings.epochs)
-
-        if stop and self.settings.accept_early:
-            # the epoch that was found to be within the bound is the one to keep
-            settings = settings.but(keep="last")
-        attentive = bool(settings.attention_layers)
-        distil = self.settings.distil and (settings.distil_weight > 0 or attentive)
-        same = settings.augment == "none" and not attentive  # else the teacher runs on every batch
-        answers = self._teacher_answers() if distil and same else None
-        train, chosen = self._examples(purpose)
-        result = fit(
-            candidate,
-            train,
-            self.judge.examples,
-            settings,
-            seed=seed_for(self.settings.seed, *purpose),
-            teacher=self.unreduced if distil and answers is None else None,
-            teacher_answers=answers if answers is None or chosen is None else answers[chosen],
-            stop_when=enough,
-            on_batch=self.listener.batch,
-        )
-        return len(result.history)
-
-    def _examples(self, purpose: tuple[str, int]) -> tuple[Split, Tensor | None]:
-        """What a candidate learns from, and which of the training examples that is."""
-        train, wanted = self.data.train, self.settings.retrain_examples
-        if wanted is None or wanted >= len(train) or purpose[0] == "finish":
-            return train, None
-        generator = torch.Generator().manual_seed(seed_for(self.settings.seed, "examples", *purpose))
-        chosen = torch.randperm(len(train), generator=generator)[:wanted]
-        return train.select(chosen), chosen
-
-    def _teacher_answers(self) -> Tensor:
-        if self._answers is None:
-            self._answers = teacher_logits(self.unreduced, self.data.train)
-        return self._answers
-
-    def _hopeless(self, limits: list[float], epochs: int) -> bool:
-        """Whether the bound is out of reach: too far for the epochs left at the best pace seen, or too far for the time.
-
-        A candidate may be beyond the bound by as much again as the bound at the start, and less with every epoch, before it
-        is given up: near the bound the pace of single epochs is noise.
-        """
-        left = epochs - len(limits)
-        if len(limits) < 2 or left == 0:
-            return False
-        pace = max(before - after for before, after in pairwise(limits))
-        bound = self.settings.max_drop
-        hoped = min(limits) - max(0.0, pace) * left
-        return hoped > bound and min(limits) > bound * (1 + left / epochs)
-
     # --- the bound --------------------------------------------------------------------------------------------------
 
-    def _accept(self, candidate: nn.Module, found: Verdict) -> None:
-        self.model = candidate
-        self.current = found
-        self.state.best = max(self.state.best, found.accuracy)
+    def _accept(self, tried: Tried) -> None:
+        if tried.model is None:
+            raise RuntimeError("a candidate without a network was accepted")
+        self.model = tried.model
+        self.current = tried.found
+        self.state.best = max(self.state.best, tried.found.accuracy)
         self.state.gained = True
         self.state.accepted += 1
         self.state.rejected = {}
         self._cuts = None
-        self.channels = self.watched(candidate)
+        self.channels = self.watched(tried.model)
 
     def watched(self, model: nn.Module) -> Channels:
         """The channels of a network on this data."""
@@ -336,34 +329,36 @@ class Search:
             model, self.data.train.inputs[:1], inputs=self.settings.inputs, attention=self.settings.attention
         )
 
-    def _judged(self, tried: _Tried, found: Verdict, *, accepted: bool, epochs: int) -> Step:
-        drop = found.drop
+    def _judged(self, number: int, asked: _Asked, tried: Tried, *, accepted: bool, other: str = "") -> Step:
+        drop = tried.found.drop
         return Step(
-            iteration=self.state.iteration,
+            iteration=number,
             round=self.state.round,
-            kind="cut" if tried.group else "finish",
-            group=tried.group,
-            share=tried.share,
-            width_before=tried.before,
-            width_after=tried.after,
+            kind="cut" if asked.group else "finish",
+            group=asked.group,
+            share=asked.share,
+            width_before=asked.before,
+            width_after=asked.after,
             accepted=accepted,
-            reason=self._reason(tried, found, accepted=accepted, epochs=epochs),
-            accuracy=found.accuracy,
+            reason=self._reason(asked, tried, accepted=accepted, other=other),
+            accuracy=tried.found.accuracy,
             drop=drop.points,
             upper=drop.upper,
-            shock=tried.shock,
-            parameters=tried.cost.parameters,
-            macs=tried.cost.macs,
-            epochs=epochs,
-            seconds=time.perf_counter() - tried.started,
+            shock=asked.shock,
+            parameters=asked.cost.parameters,
+            macs=asked.cost.macs,
+            epochs=tried.epochs,
+            seconds=tried.seconds,
         )
 
-    def _reason(self, tried: _Tried, found: Verdict, *, accepted: bool, epochs: int) -> str:
+    def _reason(self, asked: _Asked, tried: Tried, *, accepted: bool, other: str) -> str:
+        found, epochs = tried.found, tried.epochs
         bound = f"the bound of {self.settings.max_drop:g} point{'' if self.settings.max_drop == 1 else 's'}"
-        if not tried.group:
+        if not asked.group:
             return "trained on, and no worse" if accepted else "training on did not help"
-        if accepted:
-            return f"within {bound} {f'after {epochs} epochs' if epochs else 'without retraining'}"
+        if tried.model is not None:
+            within = f"within {bound} {f'after {epochs} epochs' if epochs else 'without retraining'}"
+            return within if accepted else f"{within}, but the cut of {other} saves more"
         if found.guard is not None and found.guard >= self.judge.limit(found, self.state.best):
             return f"{found.guard:.2f} points lost on training examples, beyond {bound}"
         most = " at most" if self.settings.confidence else ""

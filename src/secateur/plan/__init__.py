@@ -7,7 +7,7 @@ from secateur.plan.compensate import compensate
 from secateur.plan.factor_plan import FactorPlan, Factors
 from secateur.plan.factors import Replacement, plan_factors, plan_replacements
 from secateur.plan.left import Left, why_nothing
-from secateur.plan.limits import GRAINS, Minimum, RoundTo, limits
+from secateur.plan.limits import GRAINS, Minimum, RoundTo, check_limits, limits
 from secateur.plan.select import change_of, plan, plan_for
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Replacement",
     "RoundTo",
     "change_of",
+    "check_limits",
     "compensate",
     "limits",
     "plan",

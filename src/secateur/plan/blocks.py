@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Real
+from typing import get_args
 
+from secateur._options import expect
 from secateur.channels import Block, Channels
 from secateur.cost import CostModel
 from secateur.criteria import BlockScores
@@ -37,7 +40,7 @@ def plan_blocks(
     Raises:
         SettingsError: With scores neither or both of ``remove`` and ``budget`` are given, without scores one is, or ``remove`` is
             out of range.
-        NothingToCutError: Not one block would go.
+        NothingToCutError: Not one block would go, or there are scores of none.
         BudgetError: The network has too much besides its blocks.
         PlanError: The blocks were found in another network.
 
@@ -52,6 +55,13 @@ def plan_blocks(
         >>> len(plan.blocks), plan.before.parameters - plan.after.parameters == sum(b.parameters for b in plan.blocks)
         (2, True)
     """
+    expect(
+        "plan_blocks(channels, blocks)",
+        channels=(channels, Channels),
+        blocks=(blocks, (BlockScores, Iterable)),
+    )
+    if budget is not None:
+        expect("plan_blocks(..., budget=Macs(at_most=0.5))", budget=(budget, get_args(Budget)))
     if not isinstance(blocks, BlockScores):
         if remove is not None or budget is not None:
             raise SettingsError(
@@ -61,6 +71,10 @@ def plan_blocks(
     if (remove is None) == (budget is None):
         raise SettingsError(
             "give either remove=, how many of the blocks, or budget=, what the network may cost"
+        )
+    if not blocks.blocks:
+        raise NothingToCutError(
+            "no block has a score: score_blocks was given none; see what `secateur.blocks` finds in the network, or remove channels"
         )
     order = _ascending(blocks)
     if remove is not None:
@@ -91,9 +105,13 @@ def _ascending(scores: BlockScores) -> list[Block]:
 
 def _count(remove: float, blocks: int) -> int:
     whole = isinstance(remove, int) and not isinstance(remove, bool)
-    if isinstance(remove, bool) or not 0 <= remove <= (blocks if whole else 1):
+    if (
+        isinstance(remove, bool)
+        or not isinstance(remove, Real)
+        or not 0 <= remove <= (blocks if whole else 1)
+    ):
         raise SettingsError(
-            f"remove={remove} must be a whole number of blocks from 0 to {blocks}, or a share from 0.0 to 1.0"
+            f"remove={remove!r} must be a whole number of blocks from 0 to {blocks}, or a share from 0.0 to 1.0"
         )
     return int(remove) if whole else int(remove * blocks + 1e-9)
 

@@ -145,7 +145,10 @@ class Plan:
             f" {self.before.parameters:,} -> {self.after.parameters:,} parameters,"
             f" {self.before.macs:,} -> {self.after.macs:,} MACs"
         ]
-        lines += [f"  {change.group}: {change.width} -> {len(change.take)}" for change in self.changes]
+        lines += [
+            f"  {change.group}: {change.width} -> {len(change.take)}{_each(group)}"
+            for group, change in zip(self.groups, self.changes, strict=True)
+        ]
         lines += [
             f"  {block.name}: whole block, {block.parameters:,} parameters, {block.macs:,} MACs"
             for block in self.blocks
@@ -197,6 +200,13 @@ class Plan:
             if isinstance(error, PlanError):
                 raise
             raise PlanError(f"this is not a plan: {type(error).__name__}: {error}") from error
+
+
+def _each(group: Group) -> str:
+    """What a unit is, where it is more than one channel: as many as what writes or reads it has positions at least."""
+    members = group.by_role("write", "read", "input") or group.members
+    positions = min(member.block for member in members)
+    return f" units of {positions} channels" if positions > 1 else ""
 
 
 def _counted(count: int, what: str) -> str:

@@ -65,17 +65,21 @@ def why_nothing(channels: Channels) -> str:
         >>> from secateur.channels import watch
         >>> print(why_nothing(watch(nn.Linear(4, 2, bias=False), torch.zeros(1, 4))))
         nothing can be cut: no group of channels is free (weight[0] reaches the network's output; weight[1] reads \
-an axis of the input); cut a network with inner layers, or free its input with inputs=True
+the network's input); cut a network with inner layers, or free its input with inputs=True
     """
     lines = [f"{fixed.tensor}[{fixed.axis}] {fixed.reason}" for fixed in channels.fixed]
     if len(lines) > _LISTED:
         lines[_LISTED:] = [f"and {len(lines) - _LISTED} more axes"]
-    unknown = ", ".join(channels.unknown_ops)
-    advice = (
-        f"write a rule for {unknown}, which has none"
-        if unknown
-        else "cut a network with inner layers, or free its input with inputs=True"
-    )
-    return (
-        f"nothing can be cut: no group of channels is free ({'; '.join(lines) or 'no parameters'}); {advice}"
-    )
+    return f"nothing can be cut: no group of channels is free ({'; '.join(lines) or 'no parameters'}); {_advice(channels)}"
+
+
+def _advice(channels: Channels) -> str:
+    if channels.unknown_ops:
+        return f"write a rule for {', '.join(channels.unknown_ops)}, which has none"
+    if channels.values_read:
+        return (
+            f"the forward reads values at {channels.values_read}, and what is computed for that from all channels keeps them"
+            " whole: choose without reading values (torch.where in place of if), read something that is no sum over channels,"
+            " or watch the part of the network that does not"
+        )
+    return "cut a network with inner layers, or free its input with inputs=True"

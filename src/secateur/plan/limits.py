@@ -50,6 +50,24 @@ def limits(channels: Channels, *, minimum: Minimum, round_to: RoundTo) -> dict[s
     }
 
 
+def check_limits(*, minimum: Minimum, round_to: RoundTo) -> None:
+    """Refuse what no network could be asked for, before there is one.
+
+    Raises:
+        SettingsError: A number is no whole number from 1 on, or a target is unknown.
+
+    Example:
+        >>> check_limits(minimum=1, round_to=0)
+        Traceback (most recent call last):
+        ...
+        secateur.errors.SettingsError: round_to=0 must be at least 1
+    """
+    for least in minimum.values() if isinstance(minimum, Mapping) else (minimum,):
+        _whole(least, "minimum")
+    for grain in round_to.values() if isinstance(round_to, Mapping) else (round_to,):
+        _grain(grain)
+
+
 def _by_group(value: T | Mapping[str, T], names: Iterable[str], option: str) -> dict[str, T]:
     """A setting for each group that it speaks of."""
     patterns = cast("Mapping[str, T]", value) if isinstance(value, Mapping) else {"*": value}

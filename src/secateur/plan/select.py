@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from numbers import Real
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur._options import expect
 from secateur.channels import Block, Channels, Constraints, Group
 from secateur.cost import Cost, CostModel
 from secateur.criteria import Merge, Norm, Scores, normalised
@@ -32,6 +34,10 @@ def _ascending(values: NDArray[np.float64]) -> Indices:
 
 
 def _share(value: float, name: str, *, whole: bool = False) -> float:
+    if not isinstance(value, Real):
+        raise SettingsError(
+            f"remove={value!r} for {name}: it must be a number, the share of the units that goes, or a mapping of such by group"
+        )
     if not 0 <= value < 1 and not (whole and value == 1):
         raise SettingsError(
             f"remove={value} for {name}: it must be a share from 0 up to, but not including, 1"
@@ -351,7 +357,7 @@ def plan(
         >>> print(plan(channels, scores, remove=0.5))
         1 group, 3 units removed: 68 -> 35 parameters, 60 -> 30 MACs
           0: 6 -> 3
-          stays: 0.weight[1]: reads an axis of the input
+          stays: 0.weight[1]: reads the network's input
           stays: 2.weight[0], 2.bias[0]: reaches the network's output
     """
     if (remove is None) == (budget is None):
@@ -360,6 +366,9 @@ def plan(
         )
     if scope not in ("layer", "global"):
         raise SettingsError(f"scope={scope!r} must be 'layer' or 'global'")
+    expect("plan(channels, scores)", channels=(channels, Channels), scores=(scores, Scores))
+    if budget is not None:
+        expect("plan(..., budget=Macs(at_most=0.5))", budget=(budget, get_args(Budget)))
     gone = checked(channels, without)
     free = [block for block in checked(channels, blocks) if block not in gone]
     chosen = _chosen(channels, scores, groups, gone)
@@ -373,7 +382,7 @@ def plan(
     else:
         ranking = _Ranking(chosen, ranked, bounds, free)
         total = sum(group.width for group in chosen)
-        share = _share(float(remove if remove is not None else 0.0), "the network")
+        share = _share(remove if remove is not None else 0.0, "the network")
         kept = ranking.kept(min(int(share * total + 1e-9), len(ranking)))
     gone = (*gone, *kept.closed)
     left = _why_left(channels, scores, kept.units, remove=remove, scope=scope, bounds=bounds, gone=gone)

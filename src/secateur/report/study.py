@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secateur.methods import Point
+from secateur.methods.protocol import Granularity
 from secateur.report import text
 from secateur.report.charts import Axis
 from secateur.report.conditions import here
 from secateur.report.page import environment, replace, resource
-from secateur.studies import FACTORS, KEPT, CellResult, Comparison, Experiment, Study, verdicts
+from secateur.studies import FACTORS, KEPT, CellResult, Comparison, Experiment, Study, share_within, verdicts
 
 PAGE: Final = "report.html"
 _GRID: Final = 60
@@ -64,6 +66,7 @@ class Question:
     experiment: Experiment
     curves: tuple[Comparison, ...]
     scratch: tuple[Comparison, ...]
+    shares: tuple[dict[str, Any], ...]
     panels: tuple[Panel, ...]
     labels: tuple[str, ...]
     kept: tuple[dict[str, Any], ...]
@@ -122,12 +125,38 @@ def _question(
         experiment=experiment,
         curves=tuple(one for one in mine if one not in scratch),
         scratch=scratch,
-        panels=tuple(_panels(experiment, done, labels)),
+        shares=tuple(_shares(experiment, done, labels)) if experiment.measure == "share" else (),
+        panels=() if experiment.search == "bisection" else tuple(_panels(experiment, done, labels)),
         labels=tuple(labels),
         kept=tuple(_kept(experiment, done)),
         failed=tuple(result for result in own if not result.done),
         missing=sum(experiment.name in cell.experiments for cell in study.cells()) - len(own),
     )
+
+
+def _shares(
+    experiment: Experiment, results: Sequence[CellResult], labels: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """By setting, how much can go within the bound, for each value of what is compared: mean, deviation, what was printed."""
+    groups: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    scopes: dict[str, str] = {}
+    for result in results:
+        rest, level = _rest(experiment, result), str(getattr(result.cell.settings, experiment.compare))
+        groups[rest][level].append(share_within(result.points, experiment.max_drop or 0.0))
+        scopes[rest] = result.cell.settings.scope
+    for rest, found in groups.items():
+        printed = experiment.printed.get(scopes[rest], {})
+        yield {
+            "rest": rest,
+            "values": [
+                {
+                    "mean": float(np.mean(found[label])) if found[label] else None,
+                    "spread": float(np.std(found[label], ddof=1)) if len(found[label]) > 1 else None,
+                    "printed": printed.get(label),
+                }
+                for label in labels
+            ],
+        }
 
 
 def _panels(experiment: Experiment, results: Sequence[CellResult], labels: Sequence[str]) -> list[Panel]:
@@ -140,7 +169,7 @@ def _panels(experiment: Experiment, results: Sequence[CellResult], labels: Seque
             rest,
             tuple(
                 _chart(title, of, {label: group[label] for label in labels if label in group}, labels)
-                for title, of in _KINDS
+                for title, of in _kinds(itertools.chain.from_iterable(group.values()))
             ),
         )
         for rest, group in by_rest.items()
@@ -166,11 +195,19 @@ def _removed(of: Callable[[Point], int]) -> Callable[[Sequence[Point]], list[flo
     return lambda points: [100 * (1 - of(point) / max(of(points[0]), 1)) for point in points]
 
 
-_KINDS: Final[tuple[tuple[str, Callable[[Sequence[Point]], list[float]]], ...]] = (
-    ("units", lambda points: [100 * point.share for point in points]),
-    ("parameters", _removed(lambda point: point.parameters)),
-    ("MACs", _removed(lambda point: point.macs)),
-)
+def _kinds(
+    results: Iterable[CellResult],
+) -> tuple[tuple[str, Callable[[Sequence[Point]], list[float]]], ...]:
+    """What curves are drawn along: what went at a time, in its own word, and what the network lost by it."""
+    went = {result.cell.settings.granularity for result in results}
+    return (
+        (
+            " or ".join(f"{one}s" for one in get_args(Granularity) if one in went),
+            lambda points: [100 * point.share for point in points],
+        ),
+        ("parameters", _removed(lambda point: point.parameters)),
+        ("MACs", _removed(lambda point: point.macs)),
+    )
 
 
 def _chart(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 import torch
 
@@ -11,13 +12,27 @@ from secateur.errors import SettingsError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Value = TypeVar("Value")
+Value_co = TypeVar("Value_co", covariant=True)
 
 RETRIES = 3
 """How often a task is begun anew whose process was lost."""
 
 
+class Shared(Protocol[Value_co]):
+    """Something that many tasks need: it travels to each process once, and a task only says where it is."""
+
+    def get(self) -> Value_co:
+        """The value."""
+        ...
+
+
 class Workers(Protocol):
     """Carries out tasks, in any order."""
+
+    def share(self, value: Value) -> Shared[Value]:
+        """Make something known to all tasks to come. They must not change it."""
+        ...
 
     def each(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
@@ -34,12 +49,26 @@ class Here:
         [(2, 4), (3, 9)]
     """
 
+    def share(self, value: Value) -> Shared[Value]:
+        """The value itself."""
+        return _Held(value)
+
     def each(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[Task, Result]]:
         """Each task with its result."""
         for task in tasks:
             yield task, function(task)
+
+
+class _Held(Generic[Value]):
+    """A value of this process."""
+
+    def __init__(self, value: Value) -> None:
+        self._value = value
+
+    def get(self) -> Value:
+        return self._value
 
 
 class RayWorkers:
@@ -87,6 +116,10 @@ class RayWorkers:
     def __exit__(self, *_: object) -> None:
         self._ray.shutdown()
 
+    def share(self, value: Value) -> Shared[Value]:
+        """Store the value with Ray."""
+        return _Stored(self._ray.put(value))
+
     def each(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[Task, Result]]:
@@ -100,6 +133,29 @@ class RayWorkers:
                 running[remote.remote(function, task, self.threads)] = task
             (done, *_), _ = self._ray.wait(list(running))
             yield running.pop(done), self._ray.get(done)
+
+
+class _Stored(Generic[Value]):
+    """A value that Ray stores; a process reads it once, and keeps it as long as it keeps others of the last few."""
+
+    def __init__(self, reference: Any) -> None:
+        self._reference, self._name = reference, uuid.uuid4().hex
+
+    def get(self) -> Value:
+        if self._name not in _KNOWN:
+            import ray  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
+
+            while len(_KNOWN) >= _KEPT:
+                _KNOWN.pop(next(iter(_KNOWN)))
+            _KNOWN[self._name] = cast("Any", ray).get(self._reference)
+        return _KNOWN[self._name]
+
+
+_KNOWN: dict[str, Any] = {}
+"""What this process has read, by name."""
+
+_KEPT = 4
+"""How many values a process keeps."""
 
 
 def _with_threads(function: Callable[[Any], Any], task: Any, threads: int) -> Any:

@@ -1,6 +1,8 @@
 """Files: reduced networks, run folders with journal and snapshots. Tensors and JSON, never pickle."""
 
 from secateur.store.atomic import write_atomic as write_atomic
+from secateur.store.masks_file import load_masks as load_masks
+from secateur.store.masks_file import save_masks as save_masks
 from secateur.store.model_file import FactoryNeededWarning as FactoryNeededWarning
 from secateur.store.model_file import ModelFile as ModelFile
 from secateur.store.model_file import load as load
@@ -15,9 +17,11 @@ __all__ = [
     "ModelFile",
     "RunFolder",
     "load",
+    "load_masks",
     "model_snapshot",
     "read_description",
     "restore_model",
     "save",
+    "save_masks",
     "write_atomic",
 ]

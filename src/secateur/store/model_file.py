@@ -13,6 +13,7 @@ from typing import Any, cast
 from pydantic import JsonValue, ValidationError
 from torch import Tensor, nn
 
+from secateur._options import expect
 from secateur.errors import FileFormatError, SettingsError
 from secateur.networks import Origin, build, origin_of
 from secateur.store.documents import canonical_json
@@ -105,6 +106,7 @@ def save(
     Source:
         The container is safetensors, https://github.com/huggingface/safetensors.
     """
+    expect("save(model, path)", model=(model, nn.Module), path=(path, (str, PathLike)))
     origin = _origin(model, factory, arguments)
     write_model(model, path, origin=origin, evaluation=evaluation, history=history)
     if origin is None:

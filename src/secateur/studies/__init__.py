@@ -1,15 +1,17 @@
 """Studies: strategies for reduction compared over a grid of cells, with the statistics that make the answer trustworthy."""
 
 from secateur.studies.cells import Cell
+from secateur.studies.check import check
 from secateur.studies.run import KIND, CellResult, Watcher, compare, results_in
 from secateur.studies.study import FACTORS, Experiment, Study
 from secateur.studies.table import cells_of, points_of, write_tables
-from secateur.studies.verdicts import KEPT, Comparison, area, verdicts
+from secateur.studies.verdicts import KEPT, SHARE, Comparison, area, share_within, verdicts
 
 __all__ = [
     "FACTORS",
     "KEPT",
     "KIND",
+    "SHARE",
     "Cell",
     "CellResult",
     "Comparison",
@@ -18,9 +20,11 @@ __all__ = [
     "Watcher",
     "area",
     "cells_of",
+    "check",
     "compare",
     "points_of",
     "results_in",
+    "share_within",
     "verdicts",
     "write_tables",
 ]

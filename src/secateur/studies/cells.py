@@ -58,6 +58,10 @@ class Cell:
     def key(self) -> str:
         """A name for the cell, by what it does."""
         settings: dict[str, Any] = {**self.settings.model_dump(mode="json"), "within": self.within}
+        if settings["granularity"] == "unit":
+            del settings["granularity"]  # names of cells stay those that they had before there were others
+        if settings["search"] == "steps":
+            del settings["search"]
         said = f"{settings['criterion']}-{_plain(settings['scope'])}-seed{self.seed}"
         return f"{said}-{_digest({'base': self.base, 'settings': settings})}"
 

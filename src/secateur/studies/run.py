@@ -12,24 +12,26 @@ from typing import Any, Final
 
 from torch import nn
 
-from secateur.criteria import criterion_named
 from secateur.data import Splits
 from secateur.data import load as load_data
-from secateur.errors import RunError, SecateurError, SettingsError, StoreError
+from secateur.errors import RunError, SecateurError, StoreError
 from secateur.evaluate import evaluate
 from secateur.methods import MODEL_FILE, Point, stepwise, train
 from secateur.methods.seeds import seed_for
-from secateur.methods.stepwise import NETWORK, StepwiseResult, fresh, layers_of
+from secateur.methods.stepwise import StepwiseResult, fresh, fresh_masked
 from secateur.networks import build
 from secateur.scale import Workers
-from secateur.store import RunFolder, load, read_description, save
+from secateur.store import RunFolder, load, read_description, save, save_masks
 from secateur.studies.cells import Cell
+from secateur.studies.check import check
 from secateur.studies.study import Study
+from secateur.surgery import Masks
 from secateur.train import EpochRecord, fit
 
 KIND: Final = "study"
 CELL: Final = "cell"
 BASES, CELLS = "bases", "cells"
+MASKS_FILE: Final = "masks.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +62,8 @@ class CellResult:
 class Watcher:
     """Told of what a study does; every method may be left as it is."""
 
-    def planned(self, cells: Sequence[Cell], done: int) -> None:
-        """Which cells there are, and how many of them are done."""
+    def planned(self, cells: Sequence[Cell], left: Sequence[Cell]) -> None:
+        """Which cells there are, and which of them are to be run."""
 
     def training(self, cell: Cell) -> None:
         """An unreduced network is about to be trained."""
@@ -102,7 +104,7 @@ def compare(
         The results of all cells, in the study's order. A cell that failed says why, and does not stop the others.
 
     Raises:
-        SettingsError: A network, data set, criterion or layer of the study is unknown. Nothing has run then.
+        SettingsError, ModelError, DataError: The study cannot be run, see `check`. Nothing has run then.
         RunError: The folder is in use, or holds another study.
 
     Example:
@@ -115,14 +117,13 @@ def compare(
     """
     watcher = watcher or Watcher()
     cells = study.cells()
-    data = _loaded(study, data_dir)
-    _check(cells, data)
+    data = check(study, data_dir=data_dir)
     document = {"study": study.model_dump(mode="json", exclude_none=True)}
     with _folder(Path(out), document, resume=resume) as folder:
         runner = _Runner(folder.path, data, watcher)
         found = {cell.key: runner.known(cell) for cell in cells}
         left = [cell for cell in cells if not ((known := found[cell.key]) and known.done)]
-        watcher.planned(cells, len(cells) - len(left))
+        watcher.planned(cells, left)
         if workers is None:
             found |= {cell.key: runner.run(cell) for cell in left}
         else:
@@ -210,39 +211,12 @@ def _folder(path: Path, document: Mapping[str, Any], *, resume: bool) -> RunFold
     if not resume:
         return RunFolder.create(path, document, kind=KIND)
     folder = RunFolder.open(path, kind=KIND)
-    if folder.settings != dict(document):
+    if Study(**folder.settings["study"]).model_dump() != Study(**document["study"]).model_dump():
         folder.close()
         raise RunError(
             f"{path} holds another study; run this one into another folder, or go on with the study that is kept there"
         )
     return folder
-
-
-def _loaded(study: Study, data_dir: str | Path | None) -> dict[str, Splits]:
-    return {name: load_data(name, data_dir=data_dir, validation=study.validation) for name in study.data}
-
-
-def _check(cells: Sequence[Cell], data: Mapping[str, Splits]) -> None:
-    """Refuse unknown networks, layers and criteria before anything runs."""
-    seen: dict[tuple[str, str], list[str]] = {}
-    for cell in cells:
-        pair = cell.network, cell.data
-        if pair not in seen:
-            model = build(cell.network, seed=0)
-            evaluate(model, data[cell.data].validation.take(1), classes=data[cell.data].classes)
-            seen[pair] = [group.name for group in layers_of(model, data[cell.data]).groups]
-        criterion = criterion_named(cell.settings.criterion)
-        if criterion.name in ("similarity", "correlation") and cell.settings.recompute != 1:
-            raise SettingsError(
-                f"criterion {criterion.name!r} folds each unit into one that is there, so its scores are taken anew after each"
-                " step; say recompute = 1"
-            )
-        scope = cell.settings.scope
-        if scope != NETWORK and scope not in seen[pair]:
-            raise SettingsError(
-                f"scope={scope!r} is no layer of {cell.network} that can be cut; it may be {NETWORK!r},"
-                f" {', '.join(seen[pair]) or 'nothing else'}"
-            )
 
 
 class _Runner:
@@ -341,13 +315,15 @@ class _Runner:
     ) -> dict[str, float]:
         """The figures of a cell, and its network in a file. Test examples are read here, once, at the end."""
         data = self.data[cell.data]
-        kept, point = result.within, result.within_point
+        kept, point, masks = result.within, result.within_point, result.within_masks
         if kept is None or point is None:
-            kept, point = result.model, result.points[-1]
+            kept, point, masks = result.model, result.points[-1], result.masks
         found: dict[str, float] = {f"base_{name}": about[name] for name in _FIGURES}
         found |= _of(kept, data, point)
         if cell.scratch:
-            found |= _from_scratch(cell, kept, data, point)
+            found |= _from_scratch(cell, kept, masks, data, point)
+        if masks is not None:
+            save_masks(masks, path / MASKS_FILE)
         save(kept, path / MODEL_FILE, evaluation={"test_accuracy": found["kept_test_accuracy"]})
         return found
 
@@ -368,18 +344,23 @@ def _of(model: nn.Module, data: Splits, point: Point, name: str = "kept") -> dic
     }
 
 
-def _from_scratch(cell: Cell, kept: nn.Module, data: Splits, point: Point) -> dict[str, float]:
+def _from_scratch(
+    cell: Cell, kept: nn.Module, masks: Masks | None, data: Splits, point: Point
+) -> dict[str, float]:
     """The same small architecture with new weights, trained on as many examples as the reduced one was in all."""
     seen = point.iterations * cell.settings.training.batch_size
     epochs = cell.training.epochs + -(-seen // len(data.train))
-    model = fresh(
-        kept, lambda: build(cell.network, seed=seed_for(cell.seed, "scratch") % 2**31), data.train.inputs[:1]
-    )
+
+    def anew() -> nn.Module:
+        return build(cell.network, seed=seed_for(cell.seed, "scratch") % 2**31)
+
+    model = fresh(kept, anew, data.train.inputs[:1]) if masks is None else fresh_masked(anew, masks)
     fit(
         model,
         data.train,
         data.validation,
         cell.training.but(epochs=epochs),
         seed=seed_for(cell.seed, "scratch"),
+        masks=masks,
     )
     return _of(model.eval(), data, point, "scratch")

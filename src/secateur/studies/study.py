@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from secateur._options import did_you_mean, sentence, worst
 from secateur.errors import SettingsError
 from secateur.methods import StepSettings
-from secateur.methods.stepwise import Retrain
+from secateur.methods.protocol import Granularity, Retrain, Search
 from secateur.studies.cells import Cell
 from secateur.train import TrainSettings
 from secateur.train.recipes import recipe_for
 
 FACTORS: Final = (
-    "criterion", "normalise", "cost_weight", "scope", "retrain", "iterations", "recompute", "step",
+    "granularity", "criterion", "normalise", "cost_weight", "scope", "retrain", "iterations", "recompute", "step",
 )  # fmt: skip
 """What may differ between the cells of a question, beside network, data and seed."""
 
 CONTROLS: Final = ("random", "l1")
-"""Criteria that every comparison of criteria has."""
+"""Criteria that every comparison of criteria has; of weights the second is also called magnitude."""
 
 T = TypeVar("T")
 
@@ -32,6 +33,18 @@ T = TypeVar("T")
 def _several(value: object) -> object:
     """One value where several may stand."""
     return cast("object", value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def _seeds(value: object) -> object:
+    """Seeds as a list: a single number may mean two things."""
+    if isinstance(value, int):
+        raise PydanticCustomError(
+            "seeds",
+            "a single number may be a seed or how many there are; say seeds = [{seed}] for that seed, or list several,"
+            " such as seeds = [0, 1, 2]",
+            {"seed": int(value)},
+        )
+    return value
 
 
 Several = Annotated[tuple[T, ...], BeforeValidator(_several), Field(min_length=1)]
@@ -44,7 +57,9 @@ class Experiment(BaseModel):
         name: What it is called, such as ``4.1``.
         question: What it asks, in a sentence.
         compare: The factor whose values are compared, all else being equal.
-        criterion: Names of criteria. Where criteria are compared, ``random`` and ``l1`` are added as controls.
+        granularity: ``unit``, ``kernel`` or ``weight``: what goes. Below, units stand for whichever it is.
+        criterion: Names of criteria. Where criteria are compared, ``random`` and ``l1`` (unless ``magnitude``, the same, is there) are
+            added as controls.
         normalise: ``none``, ``l1`` or ``l2``.
         cost_weight: See `StepSettings`, as for all that follows.
         scope: ``network``, or names of layers.
@@ -55,6 +70,10 @@ class Experiment(BaseModel):
         until: Share of units at which a cell ends.
         max_drop: Of the networks on a curve the smallest is kept that lost no more than so many points on validation examples; by
             default the last is.
+        measure: What is compared: ``accuracy``, the mean over the curve; or ``share``, the largest share of the units that can go
+            within ``max_drop``, at which a cell ends then.
+        search: For ``share``: ``steps``, or by ``bisection`` (see `StepSettings`), where nothing is retrained.
+        printed: For ``share``: what was printed elsewhere, in percent, shown beside; by layer and value of the compared factor.
         scratch: Whether the kept network's architecture is also trained from scratch, with as many examples in all. By default
             where the whole network is pruned and retrained.
         judge: Steps after which the accuracy is taken.
@@ -65,6 +84,7 @@ class Experiment(BaseModel):
     name: str = Field(min_length=1)
     question: str = ""
     compare: str = "criterion"
+    granularity: Several[Granularity] = ("unit",)
     criterion: Several[str] = ("taylor",)
     normalise: Several[Literal["none", "l1", "l2"]] = ("none",)
     cost_weight: Several[float] = (0.0,)
@@ -75,6 +95,9 @@ class Experiment(BaseModel):
     step: Several[int | float] = (0.05,)
     until: float = Field(default=0.9, gt=0, lt=1)
     max_drop: float | None = Field(default=None, ge=0, lt=100)
+    measure: Literal["accuracy", "share"] = "accuracy"
+    search: Search = "steps"
+    printed: dict[str, dict[str, float]] = Field(default_factory=dict)
     scratch: bool | None = None
     judge: int = Field(default=1, ge=1)
 
@@ -84,7 +107,8 @@ class Experiment(BaseModel):
             name: tuple(dict.fromkeys(getattr(self, name))) for name in FACTORS
         }
         if self.compare == "criterion":
-            found["criterion"] = tuple(dict.fromkeys((*found["criterion"], *CONTROLS)))
+            controls = [name for name in CONTROLS if name != "l1" or "magnitude" not in found["criterion"]]
+            found["criterion"] = tuple(dict.fromkeys((*found["criterion"], *controls)))
         return found
 
 
@@ -95,7 +119,7 @@ class Study(BaseModel):
         name: Its title.
         networks: Names of networks (`secateur.networks.build`).
         data: Names of data sets.
-        seeds: Each draws its own network, and everything that is random in its cells.
+        seeds: A list; each draws its own network, and everything that is random in its cells.
         train: How the unreduced networks are trained: changes to the pair's recipe.
         retrain: How they are retrained between steps: changes to the training.
         judge_examples: Validation examples on which curves are taken; None for all there are.
@@ -122,7 +146,7 @@ class Study(BaseModel):
     name: str = "study"
     networks: Several[str]
     data: Several[str]
-    seeds: Several[int] = (0, 1, 2)
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0, 1, 2)
     train: dict[str, Any] = Field(default_factory=dict)
     retrain: dict[str, Any] = Field(default_factory=dict)
     judge_examples: int | None = Field(default=None, ge=1)
@@ -189,6 +213,8 @@ class Study(BaseModel):
                     continue  # how many batches is asked only where something is trained
                 settings = StepSettings(
                     **chosen,
+                    search=experiment.search,
+                    max_drop=experiment.max_drop if experiment.measure == "share" else None,
                     until=experiment.until,
                     judge=experiment.judge,
                     judge_examples=self.judge_examples,
@@ -211,6 +237,10 @@ class Study(BaseModel):
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise SettingsError(f"two experiments are named {min(twice)!r}; give each a name of its own")
+        for key, values in (("networks", self.networks), ("data", self.data), ("seeds", self.seeds)):
+            again = next((value for value in values if values.count(value) > 1), None)
+            if again is not None:
+                raise SettingsError(f"{key} names {again!r} more than once; name each once")
         for table, options in (("train", self.train), ("retrain", self.retrain)):
             missing = next((name for name, value in options.items() if value is None), None)
             if missing is not None:
@@ -231,10 +261,30 @@ class Study(BaseModel):
                     f"experiment {experiment.name!r} compares {experiment.compare}, of which it has a single value"
                     f" ({levels[experiment.compare][0]!r}); give several"
                 )
+            if experiment.measure == "share" and experiment.max_drop is None:
+                raise SettingsError(
+                    f"experiment {experiment.name!r} asks how much can go, and not within which bound; say max_drop = 1.0, or another"
+                )
+            for scope, values in experiment.printed.items():
+                unknown = next(
+                    (one for one in values if one not in map(str, levels[experiment.compare])), None
+                )
+                if scope not in experiment.scope or unknown is not None:
+                    raise SettingsError(
+                        f"experiment {experiment.name!r} shows printed values of {scope!r}"
+                        + ("" if unknown is None else f" for {unknown!r}")
+                        + f", of which it has no cells; it has {experiment.compare} {', '.join(map(str, levels[experiment.compare]))} of"
+                        f" {', '.join(experiment.scope)}"
+                    )
+            if experiment.search == "bisection" and experiment.measure != "share":
+                raise SettingsError(
+                    f'experiment {experiment.name!r} searches for the bound alone, which makes no curve; say measure = "share", or'
+                    ' search = "steps"'
+                )
             trained = [value for value in levels["retrain"] if value != "none"]
             if bool(trained) != any(levels["iterations"]):
                 raise SettingsError(
-                    f"experiment {experiment.name!r} retrains {trained[0]!r} for 0 iterations; say iterations = 100, say"
+                    f"experiment {experiment.name!r} retrains {trained[0]!r} for 0 iterations; say how many batches, such as iterations = 100"
                     if trained
                     else f'experiment {experiment.name!r} gives iterations, and retrains nothing; say retrain = "network"'
                 )

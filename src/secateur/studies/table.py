@@ -12,6 +12,7 @@ from typing import Any, Final
 from secateur.store import write_atomic
 from secateur.studies.run import CellResult
 from secateur.studies.study import FACTORS
+from secateur.studies.verdicts import share_within
 
 POINTS, ROWS = "points", "cells"
 FIGURES: Final = tuple(
@@ -21,11 +22,15 @@ FIGURES: Final = tuple(
 )
 
 
+_DECIMALS: Final = 4
+"""Of accuracies, losses and shares: finer than any difference that means something."""
+
+
 def points_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
     """A row for each judged step of each cell."""
     for result in results:
         for point in result.points:
-            made = asdict(point)
+            made = {name: _rounded(value) for name, value in asdict(point).items()}
             done = {"steps_made": made.pop("step"), "batches_trained": made.pop("iterations")}
             yield {**_about(result), **done, **made}
 
@@ -33,7 +38,12 @@ def points_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
 def cells_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
     """A row for each cell."""
     for result in results:
-        figures = {name: result.figures.get(name) for name in FIGURES}
+        figures = {name: _rounded(result.figures.get(name)) for name in FIGURES}
+        bound = result.cell.within
+        if bound is not None and result.points:
+            figures["share_within"] = _rounded(share_within(result.points, bound))
+        else:
+            figures["share_within"] = None
         ending = {"points": len(result.points), "seconds": result.seconds, "reason": result.reason}
         yield {**_about(result), "done": result.done, **figures, **ending}
 
@@ -55,6 +65,10 @@ def write_tables(results: Sequence[CellResult], folder: Path) -> list[Path]:
         if packed is not None:
             written.append(_written(folder / f"{name}.parquet", packed))
     return written
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, _DECIMALS) if isinstance(value, float) else value
 
 
 def _written(file: Path, content: bytes) -> Path:

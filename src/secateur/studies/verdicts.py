@@ -13,13 +13,19 @@ import numpy as np
 from scipy.special import stdtr, stdtrit  # pyright: ignore[reportMissingTypeStubs]
 
 from secateur.methods import Point
+from secateur.studies.cells import Cell
 from secateur.studies.run import CellResult
 from secateur.studies.study import FACTORS, Experiment, Study
 
 CONFIDENCE: Final = 0.95
+SHARE: Final = "share that can go within the bound"
 KEPT: Final = "test accuracy of the kept network"
 FROM_SCRATCH: Final = "the same network trained from scratch"
 _LEAST_SEEDS: Final = 2
+_MOST_SETTINGS: Final = 6
+"""A question with more settings beside what it compares is answered over all of them together only."""
+_PLAIN: Final = ("criterion", "scope")
+"""Factors whose values say by themselves what they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class Comparison:
         found: Whether a difference was found, all comparisons of the question taken together (Holm).
         seeds: Seeds over which they are paired.
         settings: Settings (layers, protocols, ...) over which each seed's difference is averaged; of the seed that has fewest.
+        within: The one setting that it is about, such as "normalise l2"; empty for all of them together.
     """
 
     experiment: str
@@ -51,8 +58,12 @@ class Comparison:
     found: bool
     seeds: int
     settings: int
+    within: str = ""
 
     def __str__(self) -> str:
+        return f"{self.within}: {self._answer()}" if self.within else self._answer()
+
+    def _answer(self) -> str:
         pair = f"{self.first} and {self.second}"
         if self.seeds < _LEAST_SEEDS:
             return f"{pair}: {self.points:+.2f} points with a single seed, which says nothing about others"
@@ -83,34 +94,101 @@ def area(points: Sequence[Point], upto: float) -> float:
     return float(np.trapezoid(heights, shares) / upto) if upto > 0 else float(heights[0])
 
 
+def share_within(points: Sequence[Point], max_drop: float) -> float:
+    """The largest share that went within a bound, in percent.
+
+    >>> curve = [Point(0, 0, 0.0, 9, 9, 100.0, 0.0, 0), Point(1, 5, 0.5, 5, 5, 99.5, 0.0, 0), Point(2, 9, 0.9, 1, 1, 9.0, 0.0, 0)]
+    >>> share_within(curve, 1.0)
+    50.0
+    """
+    first = points[0].accuracy
+    return 100.0 * max(point.share for point in points if first - point.accuracy <= max_drop + 1e-9)
+
+
+def along_parameters(points: Sequence[Point]) -> tuple[Point, ...]:
+    """A curve along the share of parameters that went, so that curves of units and of weights compare.
+
+    >>> curve = [Point(0, 0, 0.0, 8, 9, 100.0, 0.0, 0), Point(1, 5, 0.5, 2, 5, 50.0, 0.0, 0)]
+    >>> [point.share for point in along_parameters(curve)]
+    [0.0, 0.75]
+    """
+    whole = max(points[0].parameters, 1)
+    return tuple(replace(point, share=1 - point.parameters / whole) for point in points)
+
+
 def verdicts(study: Study, results: Sequence[CellResult]) -> tuple[Comparison, ...]:
-    """All comparisons of all questions."""
+    """All comparisons of all questions: over all settings, then, where there are a few, in each by itself."""
     found: list[Comparison] = []
     for experiment in study.experiment:
         own = [result for result in results if experiment.name in result.cell.experiments and result.done]
-        found += _holm([*_of_curves(experiment, own), *_with_scratch(experiment, own)])
+        answers = _answers(experiment, own)
+        settings = dict.fromkeys(_setting(study, experiment, cell) for cell in study.cells_of(experiment))
+        if 1 < len(settings) <= _MOST_SETTINGS:
+            for setting in settings:
+                part = [one for one in own if _setting(study, experiment, one.cell) == setting]
+                answers += [replace(one, within=setting) for one in _answers(experiment, part)]
+        found += _holm(answers)
     return tuple(found)
+
+
+def _setting(study: Study, experiment: Experiment, cell: Cell) -> str:
+    """What differs between the cells of a question beside what it compares, in words."""
+    levels, bound = experiment.levels(), _bound(experiment.compare)
+    said = [f"network {cell.network}"] if len(study.networks) > 1 else []
+    said += [f"data {cell.data}"] if len(study.data) > 1 else []
+    said += [
+        f"{name} {getattr(cell.settings, name)}"
+        for name in FACTORS
+        if name not in bound and len(levels[name]) > 1
+    ]
+    return ", ".join(said)
+
+
+def _answers(experiment: Experiment, results: Sequence[CellResult]) -> list[Comparison]:
+    return [*_of_curves(experiment, results), *_with_scratch(experiment, results)]
+
+
+def _value(factor: str, value: Any) -> str:
+    """A value of a factor, so that it says of what it is."""
+    return str(value) if factor in _PLAIN else f"{factor} {value}"
 
 
 def _of_curves(experiment: Experiment, results: Sequence[CellResult]) -> Iterator[Comparison]:
     """The compared factor's values, pair by pair."""
-    levels = experiment.levels()[experiment.compare]
-    for first, second in itertools.combinations(levels, 2):
-        pairs = _paired(experiment.compare, results, first, second)
+    factor = experiment.compare
+    for first, second in itertools.combinations(experiment.levels()[factor], 2):
+        pairs = _paired(factor, results, first, second)
         by_seed: defaultdict[int, list[float]] = defaultdict(list)
+        what = "mean accuracy over the curve"
         for one, other in pairs:
-            by_seed[one.cell.seed].append(
-                area(one.points, experiment.until) - area(other.points, experiment.until)
-            )
+            if experiment.measure == "share":
+                what = SHARE
+                bound = experiment.max_drop or 0.0
+                lost = [share_within(result.points, bound) for result in (one, other)]
+                by_seed[one.cell.seed].append(lost[0] - lost[1])
+                continue
+            curves, upto = (one.points, other.points), experiment.until
+            if experiment.compare == "granularity":  # shares of units and of weights are not the same thing
+                what = "mean accuracy over the curve, by parameters removed"
+                curves = tuple(along_parameters(points) for points in curves)
+                upto = min(points[-1].share for points in curves)
+            by_seed[one.cell.seed].append(area(curves[0], upto) - area(curves[1], upto))
         if by_seed:
-            yield _compared(experiment.name, "mean accuracy over the curve", str(first), str(second), by_seed)
+            pair = _value(factor, first), _value(factor, second)
+            yield _compared(experiment.name, what, *pair, by_seed)
+
+
+def _bound(factor: str) -> set[str]:
+    """Factors that go with the compared one: whether anything is retrained, and for how long."""
+    together = {"retrain", "iterations"}
+    return together if factor in together else {factor}
 
 
 def _paired(
     factor: str, results: Sequence[CellResult], first: Any, second: Any
 ) -> Iterable[tuple[CellResult, CellResult]]:
-    """Cells that differ in one factor alone. Whether anything is retrained and for how long go together."""
-    bound = {"retrain", "iterations"} if factor in ("retrain", "iterations") else {factor}
+    """Cells that differ in one factor alone."""
+    bound = _bound(factor)
     by_rest: defaultdict[tuple[Any, ...], dict[Any, CellResult]] = defaultdict(dict)
     for result in results:
         cell = result.cell
@@ -129,7 +207,7 @@ def _with_scratch(experiment: Experiment, results: Sequence[CellResult]) -> Iter
     for result in results:
         figures = result.figures
         if "scratch_test_accuracy" in figures:
-            level = f"{experiment.compare} {getattr(result.cell.settings, experiment.compare)}"
+            level = _value(experiment.compare, getattr(result.cell.settings, experiment.compare))
             drop = figures["kept_test_accuracy"] - figures["scratch_test_accuracy"]
             by_level[level][result.cell.seed].append(drop)
     for level, by_seed in by_level.items():

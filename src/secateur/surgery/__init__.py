@@ -3,6 +3,20 @@
 from secateur.channels.attributes import fit_attributes
 from secateur.surgery.apply import CHANGES, apply
 from secateur.surgery.factor import factor
+from secateur.surgery.masks import Masks, holding, mask, masks_of
 from secateur.surgery.modules import Fire, Shift
+from secateur.surgery.plan_weights import plan_weights
 
-__all__ = ["CHANGES", "Fire", "Shift", "apply", "factor", "fit_attributes"]
+__all__ = [
+    "CHANGES",
+    "Fire",
+    "Masks",
+    "Shift",
+    "apply",
+    "factor",
+    "fit_attributes",
+    "holding",
+    "mask",
+    "masks_of",
+    "plan_weights",
+]

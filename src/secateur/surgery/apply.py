@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from secateur._model import copied, named_tensors, uncollected, unwrapped
+from secateur._options import expect
 from secateur.channels import INPUT, Group, Member, digest_of, tensors_gone
 from secateur.channels.attributes import fit_attributes, set_attribute
 from secateur.channels.copies import owner_of
@@ -21,23 +21,14 @@ from secateur.plan.change import Plan, Setting
 from secateur.surgery.blocks import is_gone, record_blocks, stand_ins, take_out
 from secateur.surgery.optimizers import Axes, check_optimizers, follow
 from secateur.surgery.replaced import forget_replaced
-from secateur.surgery.tensors import Part, bias_shift, changed, new_order
+from secateur.surgery.spectral import settle_spectra
+from secateur.surgery.tensors import Parts, bias_shift, changed, new_order, parts_of
 from secateur.surgery.wrappers import check_wrappers, cut_inside, forget_graphs
 
 CHANGES = "_secateur_changes"
 SETTINGS = "_secateur_settings"
 
-Parts = dict[str, dict[int, list[Part]]]
-
-
-def _parts(plan: Plan) -> Parts:
-    """What happens to each axis of each tensor."""
-    parts: Parts = defaultdict(lambda: defaultdict(list))
-    for group, change in zip(plan.groups, plan.changes, strict=True):
-        for member in group.members:
-            mix = change.mix_for(member.tensor) if member.role == "read" else None
-            parts[member.tensor][member.axis].append(Part(member.indices, change.take, mix))
-    return parts
+T = TypeVar("T")
 
 
 def _shifts(plan: Plan, tensors: dict[str, Tensor], parts: Parts) -> dict[str, Tensor]:
@@ -82,6 +73,20 @@ def _check(networks: Sequence[nn.Module], plan: Plan) -> None:
         )
 
 
+def _several(given: object, kind: type[T], name: str) -> list[T]:
+    """One or several of a kind, as a list."""
+    single = given is None or isinstance(given, kind) or not hasattr(given, "__iter__")
+    found: list[Any] = ([] if given is None else [given]) if single else list(cast("Any", given))
+    for one in found:
+        if not isinstance(one, kind):
+            hint = "; a scheduler goes on by itself with its optimiser: give scheduler.optimizer"
+            raise SettingsError(
+                f"{name}= holds something of class {type(one).__name__}, and takes one or several of {kind.__name__}"
+                f"{hint if hasattr(one, 'optimizer') else ''}"
+            )
+    return cast("list[T]", found)
+
+
 def apply(
     model: nn.Module,
     plan: Plan,
@@ -97,6 +102,8 @@ def apply(
 
     Every tensor that writes or carries a channel is indexed by the plan's ``take``; every tensor that reads it is multiplied
     by its ``mix``. Mode, hooks, number and memory formats, devices and ``requires_grad`` stay. Gradients are not kept.
+
+    A spectral norm is that of what is left: its estimate is brought up to date. So are, by themselves, all statistics over channels.
 
     A network inside ``torch.compile``, ``DistributedDataParallel``, ``DataParallel`` or ``AveragedModel`` is cut inside, and
     what comes back is wrapped in the same way, with the same options; graphs that were compiled are dropped. The plan is that of the network itself. On several
@@ -119,7 +126,7 @@ def apply(
         PlanError: The plan was made for another network, or processes have different ones.
         ModelError: An optimiser belongs to another network or keeps what cannot be cut, or a wrapper cannot be made again.
             Nothing has changed then.
-        SettingsError: An average is the network itself.
+        SettingsError: An average is the network itself, or an argument is of another kind.
 
     Example:
         >>> import torch, secateur
@@ -129,13 +136,14 @@ def apply(
         >>> apply(net, plan)[0]
         Linear(in_features=8, out_features=3, bias=True)
     """
-    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer or ())
-    copies = [averages] if isinstance(averages, nn.Module) else list(averages or ())
+    expect("apply(model, plan)", model=(model, nn.Module), plan=(plan, Plan))
+    optimizers = _several(optimizer, torch.optim.Optimizer, "optimizer")
+    copies = _several(averages, nn.Module, "averages")
     network = unwrapped(model)
     _check([network, *map(unwrapped, copies)], plan)
     for each in (model, *copies):
         check_wrappers(each, plan)
-    parts = _parts(plan)
+    parts = parts_of(plan)
     check_optimizers(optimizers, network, {**_axes(network, parts), **_gone(network, plan)})
     with uncollected():
         for each in copies:
@@ -177,6 +185,7 @@ def _cut(
     owners = {owner_of(name.rpartition(".")[0]) for name, tensor in old.items() if id(tensor) in changed_ids}
     for name, module in cast("Any", result).named_modules(remove_duplicate=False):
         if name in owners:
+            settle_spectra(module)
             fit_attributes(module)
     record_blocks(result, plan.blocks)
     forget_replaced(result)

@@ -20,7 +20,7 @@ def check_optimizers(optimizers: Iterable[torch.optim.Optimizer], model: nn.Modu
 
     Raises:
         ModelError: An optimiser holds no parameter of the network, or keeps numbers that belong to no single weight
-            (the flat history of L-BFGS, say).
+            (the flat history of L-BFGS, say, which is refused before there is one, too).
     """
     own = {id(parameter) for parameter in model.parameters()}
     for optimizer in optimizers:
@@ -31,6 +31,13 @@ def check_optimizers(optimizers: Iterable[torch.optim.Optimizer], model: nn.Modu
                 " training another one; give the optimiser that was made for this network"
             )
         if any(id(parameter) in axes for parameter in held):
+            if isinstance(
+                optimizer, torch.optim.LBFGS
+            ):  # also before its first step: nobody would expect it then
+                raise ModelError(
+                    f"the optimiser {type(optimizer).__name__} keeps one history for all parameters, which cannot be cut with it;"
+                    " cut without it and make a new one"
+                )
             _check_state(optimizer)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateur.plan.change import Mix
+from secateur.plan.change import Mix, Plan
 
 _FORMATS = (torch.channels_last, torch.channels_last_3d)
 
@@ -28,6 +30,20 @@ class Part:
     indices: NDArray[np.int64]
     take: NDArray[np.int64]
     mix: Mix | None = None
+
+
+Parts: TypeAlias = dict[str, dict[int, list[Part]]]
+"""What happens to each axis of each tensor, by its name."""
+
+
+def parts_of(plan: Plan) -> Parts:
+    """What a plan does to each axis of each tensor."""
+    parts: Parts = defaultdict(lambda: defaultdict(list))
+    for group, change in zip(plan.groups, plan.changes, strict=True):
+        for member in group.members:
+            mix = change.mix_for(member.tensor) if member.role == "read" else None
+            parts[member.tensor][member.axis].append(Part(member.indices, change.take, mix))
+    return parts
 
 
 def new_order(length: int, parts: Sequence[Part]) -> NDArray[np.int64]:

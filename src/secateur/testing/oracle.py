@@ -13,6 +13,7 @@ from secateur.channels import INPUT
 from secateur.channels.branches import switched_off
 from secateur.errors import PlanError
 from secateur.plan import Plan
+from secateur.surgery.spectral import spectra_of
 from secateur.testing.absent import Absent
 
 _BATCH_NORMS = (nn.modules.batchnorm._NormBase,)  # pyright: ignore[reportPrivateUsage] - every batch and instance norm
@@ -81,13 +82,25 @@ class _Unread(nn.Module):
             mha.set_fastpath_enabled(before)
 
 
+def _of_what_is_left(matrix: Tensor, u: Tensor, v: Tensor) -> None:
+    """A spectral norm's vectors, where rows or columns of its weight are absent: those of the others."""
+    absent = torch.isnan(matrix)
+    if not absent.any():
+        return
+    rows, columns = ~absent.all(1), ~absent.all(0)
+    linalg: Any = torch.linalg  # partly untyped
+    left, _, right = linalg.svd(matrix[rows][:, columns], full_matrices=False)
+    u[rows], v[columns] = left[:, 0], right[0]
+
+
 @torch.no_grad()
 def unread(model: nn.Module, plan: Plan) -> nn.Module:
     """A copy of a network of the same size in which nothing reads what a plan removes.
 
     The readers' columns of the removed units are zero; the units themselves go on computing. Writers are not masked:
     sigmoid(0) is not 0. Where a norm or another statistic is taken over channels, removing some truly changes the others:
-    there the copy marks the removed ones as not a number and takes the same statistic over the kept ones only. In blocks
+    there the copy marks the removed ones as not a number and takes the same statistic over the kept ones only; a spectral norm is that
+    of the rows and columns that are left, whatever the network's estimate of it was. In blocks
     that go whole every parameter is zero.
 
     Args:
@@ -133,4 +146,7 @@ def unread(model: nn.Module, plan: Plan) -> nn.Module:
                 marked.append((tensor, member.axis, gone))
     for tensor, axis, gone in marked:  # at the end, since a row is absent only if all of it is
         tensor.index_fill_(axis, gone, torch.nan)
+    for module in result.modules():
+        for matrix, u, v in spectra_of(module):
+            _of_what_is_left(matrix, u, v)
     return _Unread(result) if absent else result

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from secateur.errors import DataError, ModelError, SettingsError
+from secateur.surgery import Masks, holding
 from secateur.train.attention import Attention
 from secateur.train.augment import make_augmenter
 from secateur.train.conditions import (
@@ -59,6 +60,7 @@ def fit(
     teacher: nn.Module | None = None,
     teacher_answers: Tensor | None = None,
     penalty: Penalty | None = None,
+    masks: Masks | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     state: TrainState | None = None,
     stop_when: Callable[[EpochRecord], bool] | None = None,
@@ -85,6 +87,7 @@ def fit(
         teacher_answers: In place of a teacher, its logits for the unchanged training examples, ``[n, classes]``
             (:func:`secateur.train.teacher_logits`), so that many short runs share them.
         penalty: Added to the loss at every step.
+        masks: Weights that do not stay by these are zero throughout, also in the running average.
         optimizer: Goes on with this one, over the network's own parameters; the settings rule its learning rate.
         state: Goes on from here, bit by bit as the run that gave it to ``on_state``.
         stop_when: Asked after each epoch; True ends the run.
@@ -100,6 +103,7 @@ def fit(
         SettingsError: Options contradict each other, or the state is of another run.
         DataError: The network does not take the inputs, or labels or teacher do not fit its outputs.
         ModelError: Nothing is trainable, or loss or weights are no longer finite.
+        PlanError: The masks are of another network.
 
     Example:
         >>> from types import SimpleNamespace
@@ -116,11 +120,13 @@ def fit(
     """
     where = device_of(model) if device is None else torch.device(device)
     check_options(validation, settings, seed=seed, device=where, teachers=(teacher, teacher_answers))
+    if masks is not None:
+        masks.check(model)
     model.to(where)
     run = _Run(
         model, train, validation, settings, seed=seed, optimizer=optimizer, device=where, penalty=penalty
     )
-    run.on_batch = on_batch
+    run.on_batch, run.masks = on_batch, masks
     run.set_teacher(teacher, teacher_answers)
     if state is not None:
         run.load(state)
@@ -130,6 +136,8 @@ def fit(
         modes.enter_context(mode(model, training=True))
         if teacher is not None:
             modes.enter_context(mode(teacher, training=False))
+        if masks is not None:
+            modes.enter_context(holding(model, masks, run.optimizer))
         last = state.history[-1] if state is not None and state.history else None
         while (stopped := run.why_stop(last, stop_when)) is None:
             last = run.epoch()
@@ -192,6 +200,7 @@ class _Run:
         self.attention: Attention | None = None
         self.soft: Tensor | None = None
         self.on_batch: Callable[[int, int], None] | None = None
+        self.masks: Masks | None = None
         self.ready: tuple[nn.Module, torch.optim.Optimizer] | None = None
 
     def set_teacher(self, teacher: nn.Module | None, answers: Tensor | None) -> None:
@@ -356,6 +365,8 @@ class _Run:
             "ema_count": count,
             "scaler": None if scaler is None else scaler.state_dict(),
         }
+        if self.masks is not None:
+            document["masks"] = self.masks.digest
         tensors = {f"{prefix}/{name}": t for prefix, part in parts.items() for name, t in part.items()}
         return TrainState(tensors, document)
 
@@ -372,6 +383,10 @@ class _Run:
                     f"the run was begun with {name}={saved[name]!r} and cannot go on with {value!r}; "
                     "use the settings that it was begun with"
                 )
+        if state.document.get("masks") != (None if self.masks is None else self.masks.digest):
+            raise SettingsError(
+                "the run was begun with other masks, or with none, and cannot go on with these; pass the masks that it was begun with"
+            )
         restore(self.model, state.part("model"))
         unpack_optimizer(self.optimizer, state.part("optimizer"), state.document["optimizer"])
         if self.average is not None:

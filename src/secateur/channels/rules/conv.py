@@ -10,6 +10,8 @@ import torch
 from secateur.channels.ties import Call, Labels, Ties
 
 KERNEL = "is the size of a kernel"
+INPUT_READ = "reads the network's input"
+_COMPUTED = "is read by a weight that is computed from all of its columns"
 _SPATIAL = "is a spatial axis of a convolution"
 
 
@@ -45,21 +47,16 @@ def convolution(ties: Ties, call: Call) -> None:
     ties.set(call.out, (*axes_x[:channel], written, *(None,) * spatial))
 
 
-def _reason(ties: Ties, weight: torch.Tensor) -> str:
-    """Why channels stay that meet none, on the side of the weight or on that of the input."""
-    known = ties.parameter(weight) is not None
-    return (
-        "reads the network's input"
-        if known
-        else "is read by a weight that is computed from all of its columns"
-    )
+def unmet(channels: Labels | None) -> str:
+    """Why an axis stays that meets none: that of a weight where the channels that it reads have no labels, or theirs."""
+    return INPUT_READ if channels is None else _COMPUTED
 
 
 def _plain(ties: Ties, channels: Labels | None, weight: torch.Tensor, groups: int) -> Labels | None:
     """``weight [out, in/groups, ..]``: the labels of the output channels."""
     rows, columns = ties.axes(weight)[:2]
     if groups == 1:
-        ties.tie(channels, columns, _reason(ties, weight))
+        ties.tie(channels, columns, unmet(channels))
         ties.read(weight, 1)
         ties.write(weight, 0)
         return rows
@@ -69,7 +66,7 @@ def _plain(ties: Ties, channels: Labels | None, weight: torch.Tensor, groups: in
         return rows
     tie_across(ties, channels, groups)
     tie_across(ties, rows, groups)
-    ties.tie(None if channels is None else channels.reshape(groups, -1)[0], columns, _reason(ties, weight))
+    ties.tie(None if channels is None else channels.reshape(groups, -1)[0], columns, unmet(channels))
     ties.read(weight, 1)
     ties.write(weight, 0)
     return rows
@@ -82,9 +79,9 @@ def _transposed(ties: Ties, channels: Labels | None, weight: torch.Tensor, group
         _depthwise(ties, channels, rows, groups)
         ties.fix(columns, KERNEL)
         return rows
-    ties.tie(channels, rows, _reason(ties, weight))
+    ties.tie(channels, rows, unmet(channels))
     if ties.parameter(weight) is None:
-        ties.fix(rows, _reason(ties, weight))
+        ties.fix(rows, _COMPUTED)
     ties.read(weight, 0)
     ties.write(weight, 1)
     if groups == 1:
@@ -99,7 +96,7 @@ def _depthwise(ties: Ties, channels: Labels | None, rows: Labels | None, groups:
         ties.fix(channels, "is filtered by a fixed kernel")
         return
     for column in rows.reshape(groups, -1).T:
-        ties.tie(channels, column, "filters an axis of the input")
+        ties.tie(channels, column, INPUT_READ)
 
 
 aten = torch.ops.aten

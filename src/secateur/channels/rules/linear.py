@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from secateur.channels.rules.conv import INPUT_READ, unmet
+from secateur.channels.rules.reduce import TOGETHER
 from secateur.channels.ties import Axes, Call, Labels, Ties
 
 _ACTIVATIONS = "is summed over in a product of two activations, which no weight reads"
@@ -20,8 +22,8 @@ def _contract(ties: Ties, a: torch.Tensor, axis_a: int, b: torch.Tensor, axis_b:
     if not ties.is_weight(a) and not ties.is_weight(b):
         _without_reader(ties, labels_a, labels_b)
         return
-    ties.tie(labels_a, labels_b, "reads an axis of the input")
     first = ties.is_weight(a) and ties.parameter(b) is None and (ties.parameter(a) or not ties.is_weight(b))
+    ties.tie(labels_a, labels_b, unmet(labels_b if first else labels_a))
     weight, column = (a, axis_a) if first else (b, axis_b)
     if ties.parameter(weight) is None:
         # its own code may divide it by its size, or take a statistic
@@ -114,7 +116,7 @@ def trilinear(ties: Ties, call: Call) -> None:
     batch = ties.axes(a)[0]
     ties.tie(batch, ties.axes(b)[0])
     for axis, (x, labels) in enumerate(zip((a, b), columns, strict=True), start=1):
-        ties.tie(ties.axes(x)[1], labels, "reads an axis of the input")
+        ties.tie(ties.axes(x)[1], labels, INPUT_READ)
         ties.read(weight, axis)
     ties.write(weight, 0)
     ties.macs(1.0, (batch, a.shape[0]), *zip((rows, *columns), weight.shape, strict=True))
@@ -162,7 +164,7 @@ def attention(ties: Ties, call: Call) -> None:
         else:  # grouped queries: each of k and v serves several heads
             ties.tie(heads, np.repeat(other[1], len(heads) // len(other[1])))
     for labels in (axes[1][2], axes[2][2]):
-        ties.fix(labels, "is run over by softmax")
+        ties.fix(labels, TOGETHER.format("softmax"))
     _masked(ties, call.arg(3, "attn_mask"), (axes[0][0], heads, axes[0][2], None))
     count = float(q.shape[0] * q.shape[2] * k.shape[2])
     ties.macs(count, (heads, q.shape[1]), (axes[0][-1], q.shape[3]))

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from secateur.channels.rules.conv import tie_across
+from secateur.channels.rules.conv import INPUT_READ, tie_across
 from secateur.channels.ties import Call, Labels, Ties, Whole, vector
 
-_INPUT = "reads an axis of the input"
 _STATE = "is the hidden state that somebody's code starts from"
 _STEPS = "is run through step by step by a recurrent layer"
 _CELLS = "is the width of the cells behind a projection, which must stay the wider one"
@@ -102,7 +101,7 @@ def _step(
         ties.write(w.hr, 0)
         ties.macs(1.0, *((None, n) for n in leading), (out, w.state), (unit, w.hidden))
     ties.tie(out, back)
-    ties.tie(x, columns, _INPUT)
+    ties.tie(x, columns, INPUT_READ)
     for weight in (w.ih, w.hh):
         ties.write(weight, 0)
         ties.read(weight, 1)

@@ -9,6 +9,9 @@ import torch
 from secateur.channels.rules.elementwise import settle_outside
 from secateur.channels.ties import Call, Ties, moved, tensors_of
 
+TOGETHER = "has all of its positions taken together by {}"
+"""Why an axis stays that is summed or searched over: every result depends on all of it."""
+
 
 def spatial(dimensions: int) -> Callable[[Ties, Call], None]:
     """The last axes are pooled, padded or resampled; the channels before them pass."""
@@ -42,7 +45,7 @@ def reduction(
         settle_outside(ties, x, dims)
         axes, joint = ties.parts(x)
         for dim in dims:
-            ties.norm(axes[dim]) if statistic else ties.fix(axes[dim], f"is run over by {call.name}")
+            ties.norm(axes[dim]) if statistic else ties.fix(axes[dim], TOGETHER.format(call.name))
         for out in tensors_of(call.out):
             order = [dim for dim in range(x.dim()) if out.dim() == x.dim() or dim not in dims]
             if len(order) == out.dim():
@@ -62,7 +65,7 @@ def along(position: int = 1, name: str = "dim", default: int = -1) -> Callable[[
         found, joint = ties.parts(x)
         axes = list(found)
         if axes:
-            ties.fix(axes[dim], f"is run over by {call.name}")
+            ties.fix(axes[dim], TOGETHER.format(call.name))
             axes[dim] = None
         for out in tensors_of(call.out):
             ties.set(out, axes, joint=joint)

@@ -1,0 +1,103 @@
+"""How much each layer can lose within a bound."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from secateur.data import Splits
+from secateur.errors import SettingsError
+from secateur.evaluate import evaluate
+from secateur.methods import StepSettings, joint_thresholds, stepwise, thresholds
+
+
+@pytest.mark.parametrize(
+    ("granularity", "criterion", "layer"), [("unit", "l1", "conv3"), ("weight", "magnitude", "conv2")]
+)
+def test_a_threshold_is_what_step_by_step_removal_finds(
+    digits: Splits, net: nn.Module, granularity, criterion, layer
+) -> None:
+    """The largest share within the bound of the whole curve, found in a fraction of its looks."""
+    (found,) = thresholds(
+        net,
+        digits,
+        max_drop=4.0,
+        granularity=granularity,
+        criterion=criterion,
+        layers=[layer],
+        resolution=0.02,
+    ).layers
+    settings = StepSettings(
+        granularity=granularity, criterion=criterion, scope=layer, step=0.02, until=0.9999, recompute=0
+    )
+    curve = stepwise(net, digits, settings).points
+    within = [point.removed for point in curve if curve[0].accuracy - point.accuracy <= 4.0 + 1e-9]
+    assert found.removed <= max(within)
+    assert found.removed in within
+    assert found.looks < len(curve)
+    if found.removed != max(within):  # an island that no look fell on
+        assert not all(point.removed in within for point in curve if point.removed <= max(within))
+
+
+def test_the_last_layer_can_lose_weights(digits: Splits, net: nn.Module) -> None:
+    """It has no unit that may go, but weights."""
+    names = {
+        one.layer
+        for one in thresholds(
+            net, digits, max_drop=1.0, granularity="weight", criterion="magnitude", resolution=0.1
+        ).layers
+    }
+    assert "out" in names
+
+
+@pytest.mark.parametrize("granularity", ["unit", "weight"])
+def test_all_layers_together_stay_within_the_bound(digits: Splits, net: nn.Module, granularity) -> None:
+    """The drop is that of the network that comes back, and no worse than the scaled start."""
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    alone = thresholds(
+        net,
+        digits,
+        max_drop=4.0,
+        granularity=granularity,
+        criterion="l1" if granularity == "unit" else "magnitude",
+        resolution=0.05,
+    ).shares()
+    few = joint_thresholds(net, digits, max_drop=4.0, granularity=granularity, start=alone, looks=6, seed=1)
+    more = joint_thresholds(net, digits, max_drop=4.0, granularity=granularity, start=alone, looks=30, seed=1)
+    for found in (few, more):
+        assert found.drop <= 4.0 + 1e-9
+        assert found.accuracy == evaluate(found.model, digits.validation).accuracy
+        left = sum(int((p != 0).sum()) for p in found.model.parameters()) / sum(
+            p.numel() for p in net.parameters()
+        )
+        assert found.left == pytest.approx(left, abs=1e-9)
+    assert more.left <= few.left < 1
+    again = joint_thresholds(
+        net, digits, max_drop=4.0, granularity=granularity, start=alone, looks=30, seed=1
+    )
+    assert again.shares == more.shares
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_nothing_is_removed_where_nothing_may_be_lost(digits: Splits, net: nn.Module) -> None:
+    """A bound that no cut holds leaves the network whole."""
+    found = joint_thresholds(
+        net, digits, max_drop=0.0, granularity="unit", start={"conv1": 0.9, "dense1": 0.9}, looks=8
+    )
+    assert found.drop <= 0
+
+
+def test_unknown_layers_and_numbers_out_of_range_are_refused(digits: Splits, net: nn.Module) -> None:
+    """With the nearest name."""
+    with pytest.raises(SettingsError, match="did you mean 'dense1'"):
+        thresholds(net, digits, max_drop=1.0, layers=["dens1"])
+    with pytest.raises(SettingsError, match="looks=0"):
+        joint_thresholds(net, digits, max_drop=1.0, looks=0)
+    for options, said in (
+        ({"recompute": 0}, "max_drop"),
+        ({"max_drop": 1.0}, "recompute=0"),
+        ({"max_drop": 1.0, "recompute": 0, "retrain": "network", "iterations": 3}, "retrain='none'"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            StepSettings(search="bisection", **options)
