@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from secateur.data import Split
 from secateur.errors import DataError
-from secateur.train import distil_loss, soften, teacher_logits
+from secateur.train import TrainSettings, distil_loss, fit, soften, teacher_logits
 from secateur.train.distil import check_teacher
 
 
@@ -52,3 +53,31 @@ def test_unfit_answers_are_refused():
         check_teacher(torch.zeros(4, 3), examples=4, classes=2)
     with pytest.raises(DataError, match="finite"):
         check_teacher(torch.full((4, 2), float("nan")), examples=4, classes=2)
+
+
+@pytest.mark.parametrize("augment", ["shift", "flip-shift"])
+def test_answers_given_beforehand_to_every_shift_are_those_of_the_moment(monkeypatch, augment: str) -> None:
+    """With as many epochs as there are shifts the teacher answers to all of them at the start; training is the same."""
+    generator = torch.Generator().manual_seed(0)
+    data = Split(torch.randn(40, 1, 6, 6, generator=generator), torch.arange(40) % 3)
+    settings = TrainSettings(epochs=18, augment=augment, shift=1, batch_size=16, distil_weight=0.8, lr=0.05)
+    teacher = nn.Sequential(nn.Flatten(1), nn.Linear(36, 3)).eval()
+    asked: list[int] = []
+    teacher.register_forward_hook(lambda *call: asked.append(len(call[1][0])))
+
+    def trained(most: int) -> torch.Tensor:
+        monkeypatch.setattr("secateur.train.loop.ANSWERS", most)
+        torch.manual_seed(1)
+        student = nn.Sequential(nn.Flatten(1), nn.Linear(36, 3))
+        asked.clear()
+        fit(student, data, None, settings, teacher=teacher, seed=0)
+        return student[1].weight.detach().clone()
+
+    at_once = trained(1 << 20)
+    beforehand = sum(asked)
+    one_by_one = trained(0)
+
+    assert torch.allclose(at_once, one_by_one, atol=1e-6)
+    variants = 9 if augment == "shift" else 18
+    assert beforehand <= variants * 40 + 2
+    assert sum(asked) >= 18 * 40

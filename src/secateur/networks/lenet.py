@@ -72,7 +72,12 @@ def lenet5(
 
 
 def lenet_caffe(
-    *, channels: int = 1, classes: int = 10, size: int = 28, activation: str = "relu"
+    *,
+    channels: int = 1,
+    classes: int = 10,
+    size: int = 28,
+    activation: str = "relu",
+    convolutional: bool = False,
 ) -> nn.Sequential:
     """LeNet-5 as the Caffe library ships it: 431,080 parameters.
 
@@ -83,6 +88,8 @@ def lenet_caffe(
         classes: Outputs.
         size: Height and width of the input in pixels, at least 16.
         activation: `"relu"` or `"tanh"`.
+        convolutional: Write the first dense layer as a convolution over the whole map: the same function with the same
+            weights, of which kinds of convolutions know more (`secateur.plan_replacements`).
 
     Raises:
         ModelError: A size is too small, or the activation is unknown.
@@ -97,11 +104,17 @@ def lenet_caffe(
     return _conv_lenet(
         widths=(20, 50), padding=(0, 0), dense=(500,),
         channels=channels, classes=classes, size=size, activation=activation,
+        convolutional=convolutional,
     )  # fmt: skip
 
 
 def lenet32_64_1024(
-    *, channels: int = 1, classes: int = 10, size: int = 28, activation: str = "relu"
+    *,
+    channels: int = 1,
+    classes: int = 10,
+    size: int = 28,
+    activation: str = "relu",
+    convolutional: bool = False,
 ) -> nn.Sequential:
     """A wide LeNet: 3,273,504 weights, 3,274,634 parameters with the biases.
 
@@ -112,6 +125,8 @@ def lenet32_64_1024(
         classes: Outputs.
         size: Height and width of the input in pixels, at least 4.
         activation: `"relu"` or `"tanh"`.
+        convolutional: Write the first dense layer as a convolution over the whole map: the same function with the same
+            weights, of which kinds of convolutions know more (`secateur.plan_replacements`).
 
     Raises:
         ModelError: A size is too small, or the activation is unknown.
@@ -126,6 +141,7 @@ def lenet32_64_1024(
     return _conv_lenet(
         widths=(32, 64), padding=(2, 2), dense=(1024,),
         channels=channels, classes=classes, size=size, activation=activation,
+        convolutional=convolutional,
     )  # fmt: skip
 
 
@@ -138,6 +154,7 @@ def _conv_lenet(
     classes: int,
     size: int,
     activation: str,
+    convolutional: bool = False,
 ) -> nn.Sequential:
     """Two 5x5 convolutions, each with an activation and 2x2 max-pooling, then dense layers."""
     check_sizes(channels=channels, classes=classes, size=size)
@@ -153,8 +170,13 @@ def _conv_lenet(
             f"an input of {size}x{size} pixels leaves nothing after two convolutions and poolings; "
             "give a larger size"
         )
+    features = before * side * side
+    if convolutional:
+        layers["dense1"] = nn.Conv2d(before, dense[0], side)
+        layers["act3"] = _activation(activation)
+        features, dense = dense[0], dense[1:]
     layers["flatten"] = nn.Flatten(1)
-    _add_dense(layers, before * side * side, dense, classes, activation)
+    _add_dense(layers, features, dense, classes, activation)
     return nn.Sequential(layers)
 
 
@@ -163,8 +185,9 @@ def _add_dense(
 ) -> None:
     """Append `dense1`, its activation, ..., `out`."""
     first = sum(name.startswith("act") for name in layers) + 1
+    before = sum(name.startswith("dense") for name in layers)
     for number, width in enumerate(widths):
-        layers[f"dense{number + 1}"] = nn.Linear(features, width)
+        layers[f"dense{before + number + 1}"] = nn.Linear(features, width)
         layers[f"act{first + number}"] = _activation(activation)
         features = width
     layers["out"] = nn.Linear(features, classes)

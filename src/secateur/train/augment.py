@@ -37,13 +37,22 @@ def random_shift(
         >>> moved.shape, bool(moved.sum() <= 32)
         (torch.Size([2, 1, 4, 4]), True)
     """
+    return _shifted(images, _starts(len(images), generator, by=by), by=by, fill=fill)
+
+
+def _starts(count: int, generator: torch.Generator, *, by: int) -> Tensor:
+    """Where each image's window begins, from 0 to 2·by along both axes: ``[2, count]``."""
+    return torch.randint(0, 2 * by + 1, (2, count), generator=generator)
+
+
+def _shifted(images: Tensor, starts: Tensor, *, by: int, fill: Tensor | float) -> Tensor:
     n, channels, height, width = images.shape
     border = torch.as_tensor(fill, dtype=images.dtype, device=images.device).reshape(1, -1, 1, 1)
     padded = border.expand(n, channels, height + 2 * by, width + 2 * by).clone()
     padded[:, :, by : by + height, by : by + width] = images
-    start = torch.randint(0, 2 * by + 1, (2, n), generator=generator).to(images.device)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-    return windows[torch.arange(n, device=images.device), :, start[0], start[1]]
+    rows, columns = starts.to(images.device)
+    return windows[torch.arange(n, device=images.device), :, rows, columns]
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -60,8 +69,16 @@ def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
         >>> random_flip(torch.zeros(3, 1, 2, 2), torch.Generator()).shape
         torch.Size([3, 1, 2, 2])
     """
-    chosen = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device) < 0.5
-    return torch.where(chosen, images.flip(-1), images)
+    return _flipped(images, _mirrored(len(images), generator))
+
+
+def _mirrored(count: int, generator: torch.Generator) -> Tensor:
+    """Which images are mirrored."""
+    return torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+
+
+def _flipped(images: Tensor, chosen: Tensor) -> Tensor:
+    return torch.where(chosen.to(images.device), images.flip(-1), images)
 
 
 def random_signal(
@@ -88,6 +105,46 @@ def random_signal(
     factor = 1.0 + scale * torch.randn(*signals.shape[:2], 1, generator=generator, dtype=signals.dtype)
     noise = jitter * torch.randn(signals.shape, generator=generator, dtype=signals.dtype)
     return signals * factor.to(signals.device) + noise.to(signals.device)
+
+
+class Moves:
+    """Shifts, and mirroring before them: finitely many changes, so that a teacher can answer to all of them beforehand.
+
+    Attributes:
+        count: How many there are.
+
+    Example:
+        >>> moves = Moves(1, 0.0, flip=True)
+        >>> drawn = moves.draw(4, torch.Generator().manual_seed(0))
+        >>> moves.count, tuple(drawn.shape), moves.apply(torch.zeros(4, 1, 8, 8), drawn).shape
+        (18, (4,), torch.Size([4, 1, 8, 8]))
+    """
+
+    def __init__(self, by: int, fill: Tensor | float, *, flip: bool) -> None:
+        """Shifts of up to so many pixels, what comes in from outside, and whether half of the images are mirrored."""
+        self._by, self._fill, self._flip = by, fill, flip
+        self._side = 2 * by + 1
+        self.count = self._side**2 * (2 if flip else 1)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """The number of the change for each of so many images."""
+        mirrored = (
+            _mirrored(count, generator).reshape(-1) if self._flip else torch.zeros(count, dtype=torch.bool)
+        )
+        rows, columns = _starts(count, generator, by=self._by)
+        return (mirrored * self._side + rows) * self._side + columns
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Each image, changed as its number says."""
+        side = self._side
+        if self._flip:
+            images = _flipped(images, (drawn >= side**2).reshape(-1, 1, 1, 1))
+        starts = torch.stack([drawn // side % side, drawn % side])
+        return _shifted(images, starts, by=self._by, fill=self._fill)
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Change each image at random."""
+        return self.apply(images, self.draw(len(images), generator))
 
 
 def fill_of(inputs: Tensor, kind: Literal["minimum", "mean"]) -> Tensor:
@@ -138,10 +195,4 @@ def make_augmenter(settings: TrainSettings, inputs: Tensor) -> Augmenter | None:
     if settings.augment == "signal":
         return random_signal
     fill = fill_of(inputs, settings.shift_fill)
-
-    def shift(batch: Tensor, generator: torch.Generator) -> Tensor:
-        return random_shift(batch, generator, by=settings.shift, fill=fill)
-
-    if settings.augment == "shift":
-        return shift
-    return lambda batch, generator: shift(random_flip(batch, generator), generator)
+    return Moves(settings.shift, fill, flip=settings.augment == "flip-shift")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from secateur.errors import ModelError, SettingsError
 from secateur.surgery import Masks, holding
 from secateur.train.attention import Attention
-from secateur.train.augment import make_augmenter
+from secateur.train.augment import Moves, make_augmenter
 from secateur.train.conditions import (
     batches,
     check_finite,
@@ -45,6 +45,12 @@ from secateur.train.state import (
 
 Penalty: TypeAlias = Callable[[nn.Module], Tensor]
 """A number to add to the loss, for instance a group lasso."""
+
+ANSWERS = 1 << 28
+"""Bytes of a teacher's answers that are stored at most, where they pay: to every shift of every example."""
+
+ANSWERED = 4096
+"""Examples that it answers to at a time."""
 
 CHECK_EVERY = 50
 """Steps between two looks at whether the loss is finite: reading it at every step would stall a GPU."""
@@ -194,6 +200,7 @@ class Run:
         self.teacher: nn.Module | None = None
         self.attention: Attention | None = None
         self.soft: Tensor | None = None
+        self.soft_moved: list[Tensor] = []
         self.on_batch: Callable[[int, int], None] | None = None
         self.masks: Masks | None = None
         self.ready: tuple[nn.Module, torch.optim.Optimizer] | None = None
@@ -206,13 +213,40 @@ class Run:
             return
         if teacher is not None and (self.augment is not None or self.attention is not None):
             check_teacher(logits(teacher, self.inputs[:1]), examples=1, classes=classes)
-            self.teacher = teacher
+            if self._answers_pay(classes):
+                self.soft_moved = self._answers_to_moves(teacher)
+            else:
+                self.teacher = teacher
             return
         if teacher is not None:
             answers = logits(teacher, self.inputs)
         if answers is not None:
             check_teacher(answers, examples=len(self.inputs), classes=classes)
             self.soft = soften(answers.to(self.device, self.inputs.dtype), self.settings.distil_temperature)
+
+    def _answers_pay(self, classes: int) -> bool:
+        """Whether the teacher is to answer beforehand to every change of every example: there are few, for many epochs."""
+        if not isinstance(self.augment, Moves) or self.attention is not None:
+            return False
+        held = self.augment.count * len(self.inputs) * classes * self.inputs.element_size()
+        return self.augment.count <= self.settings.epochs and held <= ANSWERS
+
+    def _answers_to_moves(self, teacher: nn.Module) -> list[Tensor]:
+        """The teacher's softened log-probabilities for each change of all examples."""
+        moves = self.augment
+        if not isinstance(moves, Moves):
+            raise TypeError("only finitely many changes can be answered beforehand")
+        found: list[Tensor] = []
+        for number in range(moves.count):
+            parts: list[Tensor] = []
+            for first in range(0, len(self.inputs), ANSWERED):
+                inputs = self.inputs[first : first + ANSWERED]
+                moved = moves.apply(inputs, torch.full((len(inputs),), number))
+                with cast("Any", self.fabric).autocast():
+                    answers: Tensor = logits(teacher, moved)
+                parts.append(answers.to(self.device, self.inputs.dtype))
+            found.append(soften(torch.cat(parts), self.settings.distil_temperature))
+        return found
 
     def to_the_end(
         self,
@@ -286,11 +320,15 @@ class Run:
     def loss(self, model: nn.Module, rows: Tensor, generator: torch.Generator) -> Tensor:
         """What is minimised, on one batch."""
         inputs, targets = self.inputs[rows], self.targets[rows]
-        if self.augment is not None:
+        drawn: Tensor | None = None
+        if isinstance(self.augment, Moves):
+            drawn = self.augment.draw(len(rows), generator)
+            inputs = self.augment.apply(inputs, drawn)
+        elif self.augment is not None:
             inputs = self.augment(inputs, generator)
         outputs = model(inputs)
         loss = F.cross_entropy(outputs, targets, label_smoothing=self.settings.label_smoothing)
-        soft = self._teacher_says(rows, inputs)
+        soft = self._teacher_says(rows, inputs, drawn)
         if soft is not None:
             weight = self.settings.distil_weight
             distance = distil_loss(outputs, soft, temperature=self.settings.distil_temperature)
@@ -299,11 +337,17 @@ class Run:
             loss = loss + self.attention.loss()
         return loss if self.penalty is None else loss + self.penalty(self.model)
 
-    def _teacher_says(self, rows: Tensor, inputs: Tensor) -> Tensor | None:
+    def _teacher_says(self, rows: Tensor, inputs: Tensor, drawn: Tensor | None) -> Tensor | None:
         """The teacher's softened log-probabilities for one batch."""
+        if self.soft_moved and drawn is not None:
+            said = self.soft_moved[0][rows]
+            for number in range(1, len(self.soft_moved)):
+                moved = (drawn == number).to(self.device)
+                said[moved] = self.soft_moved[number][rows[moved]]
+            return said
         if self.teacher is not None:
-            with torch.no_grad():
-                answers = self.teacher(inputs.to(device_of(self.teacher), dtype_of(self.teacher)))
+            with torch.no_grad(), cast("Any", self.fabric).autocast():
+                answers: Tensor = self.teacher(inputs.to(device_of(self.teacher), dtype_of(self.teacher)))
             return soften(answers.to(inputs.device, inputs.dtype), self.settings.distil_temperature)
         return None if self.soft is None else self.soft[rows]
 
