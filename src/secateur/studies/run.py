@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -188,6 +188,11 @@ def _data_for(name: str, data_dir: str | None, validation: float | None) -> Spli
     return load_data(name, data_dir=data_dir, validation=validation)
 
 
+def _curve(points: Iterable[Point]) -> tuple[Point, ...]:
+    """Points by what was removed; a bisection looks at them in another order."""
+    return tuple(sorted(points, key=lambda point: point.step))
+
+
 def _reason(error: Exception) -> str:
     """Why something failed, in one line."""
     said = str(error) if isinstance(error, SecateurError) else f"{type(error).__name__}: {error}"
@@ -233,7 +238,7 @@ class _Runner:
                 entries = list(folder.entries())
         except RunError:
             return None
-        points = tuple(Point(**entry["point"]) for entry in entries if "point" in entry)
+        points = _curve(Point(**entry["point"]) for entry in entries if "point" in entry)
         end = next((entry for entry in entries if "seconds" in entry), None)
         if end is None:
             return None
@@ -283,7 +288,7 @@ class _Runner:
                 reason = _reason(error)
             seconds = round(time.perf_counter() - began, 2)
             folder.append({"reason": reason, "figures": figures, "seconds": seconds})
-        found = CellResult(cell, tuple(points), reason, figures, seconds)
+        found = CellResult(cell, _curve(points), reason, figures, seconds)
         self.watcher.ended(found)
         return found
 
