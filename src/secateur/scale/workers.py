@@ -104,7 +104,9 @@ class RayWorkers:
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": True}
         try:
             if self.address is None:
-                self._ray.init(num_cpus=self.count, include_dashboard=False, **quiet)
+                # Ray's own processes are as nice as 15, so that whatever else runs here would starve them
+                ours = {"worker_niceness": 0}
+                self._ray.init(num_cpus=self.count, include_dashboard=False, _system_config=ours, **quiet)
             else:
                 self._ray.init(address=self.address, **quiet)
         except Exception as error:  # whatever Ray raises when it cannot start or reach what it is told
