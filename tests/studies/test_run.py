@@ -12,7 +12,7 @@ from secateur import data
 from secateur.errors import DataError, MissingDataError, RunError, SettingsError, UnknownNetworkError
 from secateur.evaluate import evaluate
 from secateur.store import load
-from secateur.studies import Study, Watcher, cells_of, check, compare, results_in, write_tables
+from secateur.studies import Study, Watcher, cells_of, check, compare, results_in, verdicts, write_tables
 from secateur.studies import run as run_file
 
 
@@ -152,10 +152,12 @@ def test_a_folder_of_another_study_is_refused(small, study: Study, folder: Path,
 def test_tables_are_tidy(folder: Path, tmp_path: Path) -> None:
     """A row a point and a row a cell, in both formats."""
     pq = pytest.importorskip("pyarrow.parquet", reason="pip install 'secateur[study]'")
-    _, results = results_in(folder)
-    files = {file.name: file for file in write_tables(results, tmp_path)}
+    study, results = results_in(folder)
+    files = {file.name: file for file in write_tables(study, results, tmp_path)}
 
-    assert set(files) == {"points.csv", "points.parquet", "cells.csv", "cells.parquet"}
+    assert set(files) == {
+        f"{name}.{kind}" for name in ("points", "cells", "answers") for kind in ("csv", "parquet")
+    }
     with files["points.csv"].open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert (
@@ -166,12 +168,14 @@ def test_tables_are_tidy(folder: Path, tmp_path: Path) -> None:
     cells = pq.read_table(files["cells.parquet"]).to_pylist()
     assert json.dumps(cells) == json.dumps(list(cells_of(results)))
     assert {row["criterion"] for row in rows} == {"l1", "random"}
+    answers = pq.read_table(files["answers.parquet"]).to_pylist()
+    assert [row["answer"] for row in answers] == [str(one) for one in verdicts(study, results)]
 
 
 def test_tables_have_four_decimals(folder: Path, tmp_path: Path) -> None:
     """Enough for every difference that means something; what is counted stays whole."""
-    _, results = results_in(folder)
-    write_tables(results, tmp_path)
+    study, results = results_in(folder)
+    write_tables(study, results, tmp_path)
 
     for name in ("points.csv", "cells.csv"):
         with (tmp_path / name).open(encoding="utf-8") as stream:

@@ -129,7 +129,7 @@ def test_failed_cells_are_left_out_of_their_pair() -> None:
 
 
 def test_each_setting_has_an_answer_of_its_own() -> None:
-    """What is better with one normalisation may be worse with another; the answer over both comes first, Holm is over all."""
+    """What is better with one normalisation may be worse with another; the answer over both comes first."""
     study = made(3, scope="network", normalise=["none", "l2"])
     better = {"none": 10.0, "l2": -4.0}
     found = [

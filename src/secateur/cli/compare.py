@@ -105,7 +105,7 @@ def _reported(folder: Path) -> tuple[CellResult, ...]:
     """Write what there is, and show the answers."""
     study, results = results_in(folder)
     with doing("writing tables and page"):
-        files = [*write_tables(results, folder), write_study(study, results, folder)]
+        files = [*write_tables(study, results, folder), write_study(study, results, folder)]
     console = show.console()
     found = verdicts(study, results)
     for experiment in study.experiment:

@@ -4,7 +4,7 @@ from secateur.studies.cells import Cell
 from secateur.studies.check import check
 from secateur.studies.run import KIND, CellResult, Watcher, compare, results_in
 from secateur.studies.study import FACTORS, Experiment, Study
-from secateur.studies.table import cells_of, points_of, write_tables
+from secateur.studies.table import answers_of, cells_of, points_of, write_tables
 from secateur.studies.verdicts import KEPT, SHARE, Comparison, area, share_within, verdicts
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Experiment",
     "Study",
     "Watcher",
+    "answers_of",
     "area",
     "cells_of",
     "check",

@@ -1,4 +1,4 @@
-"""Results of a study as tidy tables: a row a point of a curve, and a row a cell."""
+"""Results of a study as tidy tables: a row a point of a curve, a row a cell, and a row an answer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from secateur.store import write_atomic
 from secateur.studies.run import CellResult
-from secateur.studies.study import FACTORS
-from secateur.studies.verdicts import share_within
+from secateur.studies.study import FACTORS, Study
+from secateur.studies.verdicts import share_within, verdicts
 
-POINTS, ROWS = "points", "cells"
+POINTS, ROWS, ANSWERS = "points", "cells", "answers"
 FIGURES: Final = tuple(
     f"{of}_{what}"
     for of in ("base", "kept", "scratch")
@@ -48,14 +48,22 @@ def cells_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
         yield {**_about(result), "done": result.done, **figures, **ending}
 
 
-def write_tables(results: Sequence[CellResult], folder: Path) -> list[Path]:
-    """Write both tables, as CSV, and as Parquet where ``pyarrow`` is installed (``pip install 'secateur[study]'``).
+def answers_of(study: Study, results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
+    """A row for each comparison of two values, with its interval, and the answer in words."""
+    for one in verdicts(study, results):
+        numbers = {name: _rounded(value) for name, value in asdict(one).items()}
+        yield {**numbers, "answer": str(one)}
+
+
+def write_tables(study: Study, results: Sequence[CellResult], folder: Path) -> list[Path]:
+    """Write all three tables, as CSV, and as Parquet where ``pyarrow`` is installed (``pip install 'secateur[study]'``).
 
     Returns:
         The files.
     """
     written: list[Path] = []
-    for name, rows in ((POINTS, list(points_of(results))), (ROWS, list(cells_of(results)))):
+    tables = {POINTS: points_of(results), ROWS: cells_of(results), ANSWERS: answers_of(study, results)}
+    for name, rows in ((name, list(found)) for name, found in tables.items()):
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()

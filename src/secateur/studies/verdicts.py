@@ -41,7 +41,8 @@ class Comparison:
         low: Lower end of its confidence interval; NaN with a single seed.
         high: Upper end.
         p: Of the paired t-test, two-sided; NaN with a single seed.
-        found: Whether a difference was found, all comparisons of the question taken together (Holm).
+        found: Whether a difference was found, all comparisons of the question over all settings, or all of its single settings, taken together
+            (Holm).
         seeds: Seeds over which they are paired.
         settings: Settings (layers, protocols, ...) over which each seed's difference is averaged; of the seed that has fewest.
         within: The one setting that it is about, such as "normalise l2"; empty for all of them together.
@@ -121,13 +122,14 @@ def verdicts(study: Study, results: Sequence[CellResult]) -> tuple[Comparison, .
     found: list[Comparison] = []
     for experiment in study.experiment:
         own = [result for result in results if experiment.name in result.cell.experiments and result.done]
-        answers = _answers(experiment, own)
+        found += _holm(_answers(experiment, own))  # what was asked; settings one by one are a family of their own
+        parts: list[Comparison] = []
         settings = dict.fromkeys(_setting(study, experiment, cell) for cell in study.cells_of(experiment))
         if 1 < len(settings) <= _MOST_SETTINGS:
             for setting in settings:
                 part = [one for one in own if _setting(study, experiment, one.cell) == setting]
-                answers += [replace(one, within=setting) for one in _answers(experiment, part)]
-        found += _holm(answers)
+                parts += [replace(one, within=setting) for one in _answers(experiment, part)]
+        found += _holm(parts)
     return tuple(found)
 
 
