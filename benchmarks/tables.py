@@ -431,10 +431,24 @@ def sparse(rows: Sequence[Row]) -> Table:
     return heads, lines
 
 
+def claims(rows: Sequence[Row]) -> Table:
+    """One line for each comparison by which a claim is answered; a claim is said once."""
+    lines: list[Sequence[str]] = []
+    said = ""
+    for row in rows:
+        claim = f"{row['finding']}. {row['what_it_says']}"
+        comparison = f"{row['question']}: {row['difference']}"
+        figures_of = [row["points"], row["interval"], str(row["seeds"]), row["answer"]]
+        lines.append([claim if claim != said else "", comparison, *figures_of])
+        said = claim
+    return ["finding", "comparison", "points", "95 % interval", "seeds", "answer"], lines
+
+
 UNITS = {"mb": ", MB", "s": ", s", "ms": ", ms"}
 UNIT = re.compile(r"_(mb|s|ms)$")
 KINDS = {
     "family": families,
+    "finding": claims,
     "error_after": reductions,
     "accuracy_retrained": retrained,
     "status": models,

@@ -122,7 +122,9 @@ def verdicts(study: Study, results: Sequence[CellResult]) -> tuple[Comparison, .
     found: list[Comparison] = []
     for experiment in study.experiment:
         own = [result for result in results if experiment.name in result.cell.experiments and result.done]
-        found += _holm(_answers(experiment, own))  # what was asked; settings one by one are a family of their own
+        found += _holm(
+            _answers(experiment, own)
+        )  # what was asked; settings one by one are a family of their own
         parts: list[Comparison] = []
         settings = dict.fromkeys(_setting(study, experiment, cell) for cell in study.cells_of(experiment))
         if 1 < len(settings) <= _MOST_SETTINGS:
