@@ -10,7 +10,8 @@ import secateur
 from secateur.data import Splits
 from secateur.errors import NothingToCutError, SettingsError
 from secateur.evaluate import evaluate
-from secateur.methods import StepSettings, stepwise
+from secateur.methods import StepSettings, layerwise_obs, stepwise
+from secateur.methods.seeds import seed_for
 from secateur.surgery import Masks, mask
 
 
@@ -188,3 +189,77 @@ def test_what_cannot_be_is_refused(net: nn.Module, digits: Splits) -> None:
     normed = nn.Sequential(nn.Flatten(), nn.LayerNorm(64))
     with pytest.raises(NothingToCutError):
         stepwise(normed, digits, StepSettings(granularity="weight", criterion="l1"))
+
+
+def test_the_surgeon_cuts_what_he_would_at_once(net: nn.Module, digits: Splits) -> None:
+    """Looked at once, any number of steps ends in the network that one cut of that share makes."""
+    protocol = StepSettings(
+        granularity="weight",
+        criterion="obs",
+        scope="conv2",
+        step=0.2,
+        until=0.8,
+        recompute=0,
+        score_examples=200,
+    )
+    result = stepwise(net, digits, protocol)
+
+    sample = digits.train.take(200, seed=seed_for(0, "sample") % 2**31)
+    at_once = layerwise_obs(net, sample, remove=0.8, layers=["conv2"], examples=200)
+    assert result.masks is not None
+    assert result.masks.digest == at_once.masks.digest
+    for name, tensor in result.model.named_parameters():
+        assert torch.equal(tensor, at_once.model.get_parameter(name))
+    plain = stepwise(net, digits, protocol.model_copy(update={"criterion": "magnitude"}))
+    assert result.points[-1].loss < plain.points[-1].loss
+
+
+def test_the_surgeon_goes_on_after_retraining(net: nn.Module, digits: Splits) -> None:
+    """What he cut stays cut, the count is exact but for a weight a layer, and the whole network takes part."""
+    protocol = StepSettings(
+        granularity="weight",
+        criterion="obs",
+        step=0.3,
+        until=0.9,
+        retrain="network",
+        iterations=2,
+        score_examples=200,
+    )
+    result = stepwise(net, digits, protocol)
+    assert result.masks is not None
+    assert (
+        0 <= 0.9 * result.masks.total - (result.masks.total - result.masks.left) < len(result.masks.kept) + 1
+    )
+    for name, kept in result.masks.kept.items():
+        assert bool((result.model.get_parameter(name)[~kept] == 0).all())
+
+
+def test_the_surgeon_finds_the_bound(net: nn.Module, digits: Splits) -> None:
+    """By bisection, all looks from one order; more can go than by magnitude."""
+    shares = {
+        criterion: max(
+            point.share
+            for point in found
+            if found[0].accuracy - point.accuracy <= 2.0 + 1e-9
+        )
+        for criterion in ("obs", "magnitude")
+        for found in [
+            stepwise(
+                net, digits,
+                StepSettings(
+                    granularity="weight", criterion=criterion, scope="conv3", step=0.02, until=0.98, recompute=0, max_drop=2.0,
+                    search="bisection", score_examples=200,
+                ),
+            ).points
+        ]
+    }  # fmt: skip
+    assert shares["obs"] >= shares["magnitude"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"granularity": "unit"}, {"granularity": "kernel"}, {"normalise": "l2"}, {"cost_weight": 0.1}]
+)
+def test_the_surgeon_takes_single_weights_by_his_own_order(options) -> None:
+    """Anything else is refused."""
+    with pytest.raises(SettingsError, match="criterion 'obs'"):
+        StepSettings(**{"granularity": "weight", "criterion": "obs", **options})

@@ -11,6 +11,9 @@ from secateur.criteria import CRITERIA, WEIGHT_CRITERIA
 from secateur.errors import SettingsError
 from secateur.train import TrainSettings
 
+OBS = "obs"
+"""The criterion of single weights that also moves those that stay (`secateur.methods.layerwise_obs`); of each layer the same share goes."""
+
 NETWORK = "network"
 """The scope of all layers together."""
 
@@ -27,7 +30,8 @@ class StepSettings(BaseModel):
         granularity: What goes: ``unit``s, which are cut for real, or ``kernel``s (all weights between one input and one output
             channel) or single ``weight``s of dense and convolutional layers, which are set to zero and stay so through retraining.
             Below, units stand for whichever it is.
-        criterion: Which units go first; a name that ``secateur.score`` knows (for kernels and weights: ``secateur.score_weights``).
+        criterion: Which units go first; a name that ``secateur.score`` knows (for kernels and weights: ``secateur.score_weights``; for
+            weights also ``obs``, layer-wise optimal brain surgeon, which moves those that stay).
         normalise: Each layer's scores are divided by their ``l1`` or ``l2`` norm, so that layers compete; or ``none``.
         cost_weight: Prefer units that cost more: their share of all multiply-adds, times this, is taken off their scores.
         scope: ``network`` ranks the units of all layers together; the name of a layer prunes that one alone.
@@ -120,6 +124,13 @@ class StepSettings(BaseModel):
 
     def _check_criterion(self) -> None:
         """Refuse a criterion that there is, but not for what goes."""
+        if self.criterion == OBS:
+            if self.granularity != "weight" or self.normalise != "none" or self.cost_weight:
+                raise SettingsError(
+                    "criterion 'obs' removes single weights, the same share of each layer; take granularity='weight', normalise='none' and"
+                    " cost_weight=0"
+                )
+            return
         units, weights = self.criterion in CRITERIA, self.criterion in WEIGHT_CRITERIA
         if self.granularity == "unit" and weights and not units:
             raise SettingsError(

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from secateur._model import copied
 from secateur.channels import Channels, Group, watch
 from secateur.cost import Cost, CostModel
 from secateur.criteria import Scores, WeightScores, score, score_weights, weight_criterion_named
 from secateur.criteria.normalise import normalised
 from secateur.data import Split, Splits
 from secateur.errors import NothingToCutError, SettingsError
-from secateur.methods.protocol import NETWORK, Granularity, StepSettings
+from secateur.methods.layerwise import Surgeon
+from secateur.methods.protocol import NETWORK, OBS, Granularity, StepSettings
 from secateur.methods.seeds import seed_for
 from secateur.observe import weights_of
 from secateur.observe.calls import calls
@@ -73,7 +75,7 @@ class Steps(Protocol):
         """
         ...
 
-    def score(self, like: Self | None = None) -> None:
+    def score(self, like: Steps | None = None) -> None:
         """Compute the scores by which units go, or take those of the same network that another has."""
         ...
 
@@ -98,6 +100,8 @@ def steps_of(model: nn.Module, data: Splits, settings: StepSettings) -> Steps:
     sample = data.train.take(
         min(settings.score_examples, len(data.train)), seed=seed_for(settings.seed, "sample") % 2**31
     )
+    if settings.criterion == OBS:
+        return _Surgery(model, data, settings, chosen, sample)
     kind = _Units if settings.granularity == "unit" else _Weights
     return kind(model, data, settings, chosen, sample)
 
@@ -135,9 +139,9 @@ class _Units:
         self.channels = layers_of(self.model, self.data)
         return Lost(_tensors_of(made.groups), made.groups)
 
-    def score(self, like: _Units | None = None) -> None:
+    def score(self, like: Steps | None = None) -> None:
         """Compute the scores, or take another's."""
-        self.scores = self._scored() if like is None else like.scores
+        self.scores = like.scores if isinstance(like, type(self)) else self._scored()
 
     def cost(self) -> tuple[int, int]:
         """Of the network as it is."""
@@ -190,7 +194,8 @@ class _Weights:
     def __init__(
         self, model: nn.Module, data: Splits, settings: StepSettings, chosen: list[str], sample: Split
     ) -> None:
-        weight_criterion_named(settings.criterion)
+        if settings.criterion != OBS:
+            weight_criterion_named(settings.criterion)
         if not chosen:
             raise NothingToCutError(
                 "nothing can be cut: the network has no dense or convolutional layer whose weight is a parameter"
@@ -217,8 +222,12 @@ class _Weights:
         share = (self.removed + count) / self.total
         masks = plan_weights(self.model, self.scores, remove=share, scope="global", within=self.masks)
         mask(self.model, masks, inplace=True)
-        before, self.masks = self.masks, masks
         self.removed += count
+        return self._masked(masks)
+
+    def _masked(self, masks: Masks) -> Lost:
+        """Take new masks; what lost some by them."""
+        before, self.masks = self.masks, masks
         cut = {layer for layer, name in self.weights.items() if _gone(masks, name) > _gone(before, name)}
         return Lost(
             frozenset(
@@ -228,9 +237,9 @@ class _Weights:
             )
         )
 
-    def score(self, like: _Weights | None = None) -> None:
+    def score(self, like: Steps | None = None) -> None:
         """Compute the scores, or take another's."""
-        self.scores = self._scored() if like is None else like.scores
+        self.scores = like.scores if isinstance(like, type(self)) else self._scored()
 
     def cost(self) -> tuple[int, int]:
         """Without the weights that are cut, and the multiply-adds in which they would take part."""
@@ -258,6 +267,43 @@ class _Weights:
             for name, values in found.values.items()
         }
         return replace(found, values=dearer)
+
+
+class _Surgery(_Weights):
+    """Single weights, by layer-wise optimal brain surgeon: those that stay are moved."""
+
+    def __init__(
+        self, model: nn.Module, data: Splits, settings: StepSettings, chosen: list[str], sample: Split
+    ) -> None:
+        super().__init__(model, data, settings, chosen, sample)
+        self.surgeon: Surgeon | None = None
+        self._asked = 0
+
+    def cut(self, count: int, *, anew: bool) -> Lost | None:
+        """Cut so many in all, from the network as it was when the surgeon looked at it."""
+        if self._asked >= self.total:
+            return None
+        self._asked = min(max(self._asked, self.removed) + count, self.total)
+        if self.surgeon is None or anew:
+            self.score()
+        if self.surgeon is None:
+            raise RuntimeError("the surgeon has not looked at the network")
+        found = self.surgeon.cut(self._asked / self.total)
+        with torch.no_grad():
+            new = dict(found.model.named_parameters())
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(new[name])
+        masks = Masks({**self.masks.kept, **found.masks.kept})
+        self.removed = masks.total - masks.left
+        return self._masked(masks)
+
+    def score(self, like: Steps | None = None) -> None:
+        """Look at the network, or take another's looks. Weights that are zero already go first: they cost nothing."""
+        self.surgeon = (
+            like.surgeon
+            if isinstance(like, _Surgery)
+            else Surgeon(copied(self.model, {}), self.sample, layers=self.chosen, examples=len(self.sample))
+        )
 
 
 def _tensors_of(groups: Iterable[Group]) -> frozenset[str]:

@@ -12,7 +12,7 @@ from secateur.data import Splits
 from secateur.data import load as load_data
 from secateur.errors import SecateurError, SettingsError
 from secateur.evaluate import evaluate
-from secateur.methods.protocol import NETWORK, Granularity
+from secateur.methods.protocol import NETWORK, OBS, Granularity
 from secateur.methods.steps import scopes_of
 from secateur.networks import build
 from secateur.studies.study import Experiment, Study
@@ -63,7 +63,8 @@ def _check_criteria(experiment: Experiment) -> None:
     levels = experiment.levels()
     for name, granularity in itertools.product(levels["criterion"], levels["granularity"]):
         if granularity != "unit":
-            weight_criterion_named(name)
+            if name != OBS:
+                weight_criterion_named(name)
             continue
         criterion = criterion_named(name)
         if criterion.name in ("similarity", "correlation") and set(levels["recompute"]) != {1}:
