@@ -10,7 +10,7 @@ from pathlib import Path
 from secateur.criteria import criterion_named, weight_criterion_named
 from secateur.data import Splits
 from secateur.data import load as load_data
-from secateur.errors import SecateurError, SettingsError
+from secateur.errors import NothingToCutError, SecateurError, SettingsError
 from secateur.evaluate import evaluate
 from secateur.methods.protocol import NETWORK, OBS, Granularity
 from secateur.methods.steps import scopes_of
@@ -32,6 +32,7 @@ def check(study: Study, *, data_dir: str | Path | None = None) -> dict[str, Spli
         SettingsError: A criterion or layer is unknown.
         ModelError: A network is unknown, or cannot be built.
         DataError: A data set is unknown or not on this machine, or a network does not take it.
+        NothingToCutError: Nothing of a network can be cut.
 
     Example:
         >>> study = Study(networks="digits-net", data="digits", experiment=[{"name": "1", "scope": "conv9"}])
@@ -53,6 +54,11 @@ def check(study: Study, *, data_dir: str | Path | None = None) -> dict[str, Spli
             kind for experiment in study.experiment for kind in experiment.granularity
         }
         layers = _layers(network, name, data[name], wanted)
+        for granularity, found in layers.items():
+            if not found:
+                raise NothingToCutError(
+                    f"network {network!r} on data {name!r}: nothing can be cut, of {granularity}s; `secateur watch` says what stays and why"
+                )
         for experiment in study.experiment:
             for granularity in experiment.granularity:
                 _check_scopes(experiment, network, layers[granularity])

@@ -325,7 +325,7 @@ class _Runner:
             kept, point, masks = result.model, result.points[-1], result.masks
         found: dict[str, float] = {f"base_{name}": about[name] for name in _FIGURES}
         found |= _of(kept, data, point)
-        if cell.scratch:
+        if cell.scratch and point.step:  # the unreduced network needs no control
             found |= _from_scratch(cell, kept, masks, data, point)
         if masks is not None:
             save_masks(masks, path / MASKS_FILE)

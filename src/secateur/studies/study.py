@@ -106,6 +106,7 @@ class Experiment(BaseModel):
         found: dict[str, tuple[Any, ...]] = {
             name: tuple(dict.fromkeys(getattr(self, name))) for name in FACTORS
         }
+        found["step"] = tuple(dict.fromkeys(int(s) if float(s).is_integer() else s for s in self.step))
         if self.compare == "criterion":
             controls = [name for name in CONTROLS if name != "l1" or "magnitude" not in found["criterion"]]
             found["criterion"] = tuple(dict.fromkeys((*found["criterion"], *controls)))
@@ -207,8 +208,6 @@ class Study(BaseModel):
             training = self.training(network, data)
             for values in itertools.product(*levels.values()):
                 chosen = dict(zip(levels, values, strict=True))
-                if float(chosen["step"]).is_integer():
-                    chosen["step"] = int(chosen["step"])
                 if (chosen["retrain"] == "none") != (chosen["iterations"] == 0):
                     continue  # how many batches is asked only where something is trained
                 settings = StepSettings(
@@ -247,6 +246,11 @@ class Study(BaseModel):
                 raise SettingsError(
                     f"{table}: {missing} is None, which a study's file cannot hold; leave it out"
                 )
+            taught = next((name for name in options if name.startswith(("distil", "attention"))), None)
+            if taught is not None:
+                raise SettingsError(
+                    f"{table}: {taught} is about a teacher, and a study's networks have none; leave it out"
+                )
         for pair in itertools.product(self.networks, self.data):
             self.training(*pair)
         for experiment in self.experiment:
@@ -260,6 +264,10 @@ class Study(BaseModel):
                 raise SettingsError(
                     f"experiment {experiment.name!r} compares {experiment.compare}, of which it has a single value"
                     f" ({levels[experiment.compare][0]!r}); give several"
+                )
+            if any(isinstance(step, float) and step == 1.0 for step in experiment.step):
+                raise SettingsError(
+                    f"experiment {experiment.name!r}: step = 1.0 is neither a share below 1 nor a whole number; say 1 for a single unit"
                 )
             if experiment.measure == "share" and experiment.max_drop is None:
                 raise SettingsError(
