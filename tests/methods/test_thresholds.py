@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -94,6 +96,10 @@ def test_unknown_layers_and_numbers_out_of_range_are_refused(digits: Splits, net
         thresholds(net, digits, max_drop=1.0, layers=["dens1"])
     with pytest.raises(SettingsError, match="looks=0"):
         joint_thresholds(net, digits, max_drop=1.0, looks=0)
+    with pytest.raises(SettingsError, match="max_drop=-1"):
+        joint_thresholds(net, digits, max_drop=-1.0)
+    with pytest.raises(SettingsError, match="layers= is empty"):
+        thresholds(net, digits, max_drop=1.0, layers=[])
     for options, said in (
         ({"recompute": 0}, "max_drop"),
         ({"max_drop": 1.0}, "recompute=0"),
@@ -101,3 +107,25 @@ def test_unknown_layers_and_numbers_out_of_range_are_refused(digits: Splits, net
     ):
         with pytest.raises(SettingsError, match=said):
             StepSettings(search="bisection", **options)
+
+
+def test_the_last_step_may_be_smaller(digits: Splits, net: nn.Module) -> None:
+    """A bisection looks as far as steps go: 16 units in fives, to 14 of them."""
+    options = {
+        "criterion": "l1",
+        "scope": "conv1",
+        "step": 0.3,
+        "until": 0.9,
+        "max_drop": 99.0,
+        "recompute": 0,
+    }
+    by_steps = stepwise(net, digits, StepSettings(**options)).points
+    found = stepwise(net, digits, StepSettings(search="bisection", **options)).points
+    assert found[-1].removed == by_steps[-1].removed == 14
+
+
+def test_joint_shares_are_those_that_went(digits: Splits, net: nn.Module) -> None:
+    """To the tenth of a percent to which they are cut."""
+    found = joint_thresholds(net, digits, max_drop=99.0, start={"conv2": 0.45167}, looks=1)
+    assert found.masks is not None
+    assert found.masks.share == pytest.approx(math.floor(found.shares["conv2"] * 4608) / 4608)

@@ -10,7 +10,9 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from secateur.methods import Point
-from secateur.studies import CellResult, Comparison, Study, area, verdicts
+from secateur.report.study import render_study
+from secateur.studies import SHARE_OF_PARAMETERS, CellResult, Comparison, Study, area, verdicts
+from secateur.studies.table import FIGURES
 
 
 def curve(*accuracies: float) -> tuple[Point, ...]:
@@ -171,3 +173,26 @@ def test_values_say_of_what_they_are(options, pair) -> None:
     study = made(1, **{"criterion": "l1", **options})
     first, *_ = verdicts(study, results(study, {("l1", 0): 90.0}))
     assert (first.first, first.second) == pair
+
+
+def test_units_and_weights_compare_by_the_parameters_that_can_go() -> None:
+    """A tenth of the units can be more parameters than half of the weights."""
+    study = made(
+        2, compare="granularity", granularity=["unit", "weight"], criterion="l1", measure="share", max_drop=1.0, recompute=0
+    )  # fmt: skip
+    first = Point(0, 0, 0.0, 100, 100, 90.0, 0.0, 0)
+    went = {"unit": (0.1, 30), "weight": (0.5, 60)}  # the share of what goes, and the parameters left
+
+    def points(granularity: str) -> tuple[Point, ...]:
+        share, left = went[granularity]
+        return first, Point(1, 1, share, left, 50, 89.5, 0.0, 0), Point(2, 2, 0.9, 10, 10, 10.0, 0.0, 0)
+
+    figures = {name: 50.0 for name in FIGURES if not name.startswith("scratch")}
+    cells = [CellResult(cell, points(cell.settings.granularity), figures=figures) for cell in study.cells()]
+    (found,) = overall(study, cells)
+    assert found.what == SHARE_OF_PARAMETERS
+    assert found.points == pytest.approx(70.0 - 40.0)
+    page = render_study(study, cells)
+    assert "% of the parameters that can go within 1 points" in page
+    assert ">70.0" in page
+    assert ">40.0" in page

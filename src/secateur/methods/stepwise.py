@@ -221,13 +221,13 @@ class _Bisected(_Stepwise):
         most, each = self._sizes()
         whole.score()
         bound = settings.max_drop or 0.0
-        search = bisecting(most // each)
+        search = bisecting(-(-most // each))  # the last step may be smaller, as it is where steps are made
         number = next(search, None)
         while number is not None:
             self.model = copied(unreduced, {})
             self.steps = steps_of(self.model, self.data, settings)
             self.steps.score(whole)
-            self.steps.cut(number * each, anew=False)
+            self.steps.cut(min(number * each, most), anew=False)
             point = self._judge(number)
             yield point
             try:

@@ -232,6 +232,8 @@ def joint_thresholds(
     """
     if looks < 1:
         raise SettingsError(f"looks={looks} must be at least 1")
+    if not 0 <= max_drop < 100:
+        raise SettingsError(f"max_drop={max_drop} must be points of accuracy, from 0 up to 100")
     known = scopes_of(model, data, granularity)
     chosen = _known(layers if layers is not None or start is None else list(start), known)
     criterion = criterion or ("l1" if granularity == "unit" else "magnitude")
@@ -281,7 +283,7 @@ def _searched(tries: _Tries, first: Shares, *, max_drop: float, looks: int, seed
     reduced, masks, left = tries.cut(shares)
     accuracy = evaluate(reduced, tries.judged).accuracy
     return JointThresholds(
-        dict(zip(tries.chosen, shares.tolist(), strict=True)),
+        dict(zip(tries.chosen, _rounded(shares), strict=True)),
         reduced, masks, accuracy, tries.accuracy - accuracy, left, tries.looks,
     )  # fmt: skip
 
@@ -322,8 +324,9 @@ class _Tries:
 
     def cut(self, shares: Shares) -> tuple[nn.Module, Masks | None, float]:
         """The network without these shares (rounded down to 0.1 %) of its layers, its masks, and the share of parameters left."""
-        rounded = [math.floor(share * 1000) / 1000 for share in shares.tolist()]
-        wanted = {layer: share for layer, share in zip(self.chosen, rounded, strict=True) if share > 0}
+        wanted = {
+            layer: share for layer, share in zip(self.chosen, _rounded(shares), strict=True) if share > 0
+        }
         if not wanted:
             return self.model, None, 1.0
         if self.granularity == "unit":
@@ -344,8 +347,15 @@ class _Tries:
         return mask(self.model, masks), masks, 1 - (masks.total - masks.left) / self.whole
 
 
+def _rounded(shares: Shares) -> list[float]:
+    """Shares rounded down to 0.1 %: what is cut."""
+    return [math.floor(share * 1000) / 1000 for share in shares.tolist()]
+
+
 def _known(asked: Sequence[str] | None, known: Sequence[str]) -> list[str]:
     """The layers that were asked for, all by default."""
+    if asked is not None and not asked:
+        raise SettingsError("layers= is empty; name at least one, or leave it out for all")
     for layer in asked or ():
         if layer not in known:
             raise SettingsError(f"no layer that can be cut is named {layer!r}; {did_you_mean(layer, known)}")

@@ -18,7 +18,7 @@ from secateur.report import text
 from secateur.report.charts import Axis
 from secateur.report.conditions import here
 from secateur.report.page import environment, replace, resource
-from secateur.studies import FACTORS, KEPT, CellResult, Comparison, Experiment, Study, share_within, verdicts
+from secateur.studies import FACTORS, KEPT, CellResult, Comparison, Experiment, Study, share_found, verdicts
 
 PAGE: Final = "report.html"
 _GRID: Final = 60
@@ -142,7 +142,7 @@ def _shares(
     scopes: dict[str, str] = {}
     for result in results:
         rest, level = _rest(experiment, result), str(getattr(result.cell.settings, experiment.compare))
-        groups[rest][level].append(share_within(result.points, experiment.max_drop or 0.0))
+        groups[rest][level].append(share_found(experiment, result.points))
         scopes[rest] = result.cell.settings.scope
     for rest, found in groups.items():
         printed = experiment.printed.get(scopes[rest], {})

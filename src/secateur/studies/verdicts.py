@@ -19,6 +19,7 @@ from secateur.studies.study import FACTORS, Experiment, Study
 
 CONFIDENCE: Final = 0.95
 SHARE: Final = "share that can go within the bound"
+SHARE_OF_PARAMETERS: Final = "share of the parameters that can go within the bound"
 KEPT: Final = "test accuracy of the kept network"
 FROM_SCRATCH: Final = "the same network trained from scratch"
 _LEAST_SEEDS: Final = 2
@@ -116,6 +117,12 @@ def along_parameters(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(replace(point, share=1 - point.parameters / whole) for point in points)
 
 
+def share_found(experiment: Experiment, points: Sequence[Point]) -> float:
+    """The share that went within a question's bound, in percent: of parameters where units are compared with kernels or weights."""
+    along = along_parameters(points) if experiment.compare == "granularity" else points
+    return share_within(along, experiment.max_drop or 0.0)
+
+
 def verdicts(study: Study, results: Sequence[CellResult]) -> tuple[Comparison, ...]:
     """All comparisons of all questions: over all settings, then, where there are a few, in each by itself."""
     found: list[Comparison] = []
@@ -162,9 +169,8 @@ def _of_curves(experiment: Experiment, results: Sequence[CellResult]) -> Iterato
         what = "mean accuracy over the curve"
         for one, other in pairs:
             if experiment.measure == "share":
-                what = SHARE
-                bound = experiment.max_drop or 0.0
-                lost = [share_within(result.points, bound) for result in (one, other)]
+                what = SHARE_OF_PARAMETERS if experiment.compare == "granularity" else SHARE
+                lost = [share_found(experiment, result.points) for result in (one, other)]
                 by_seed[one.cell.seed].append(lost[0] - lost[1])
                 continue
             curves, upto = (one.points, other.points), experiment.until
