@@ -8,7 +8,8 @@ training examples; then what is left learns from the unreduced network. Beside i
 scratch on as many examples in all: from labels alone, as the studies have it, and with the unreduced network as its
 teacher. Sizes were chosen once, by their counts; validation data chose the rates with seed 0; test data are read once a row.
 
-Rows that are in benchmarks/results/strategies.json already are left alone; base networks are kept in runs/strategies.
+Rows that are in benchmarks/results/strategies.json already are left alone; base networks are kept in
+runs/strategies-bases, and their training is not in the seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from secateur.observe import Need, observe
 from secateur.plan import compensate
 from secateur.train import TrainSettings, fit
 
-BASES = ROOT / "runs" / "strategies"
+BASES = ROOT / "runs" / "strategies-bases"
 ARMS = ("reduced", "from scratch", "from scratch, with the teacher")
 SAMPLE = 1024
 """Training examples on which scores, compensation and replacements are computed."""
@@ -106,7 +107,7 @@ def small_settings(epochs: int, *, distil: float, schedule: str = "cosine") -> T
 
 
 def base_of(task: Task, splits: Splits, seed: int) -> nn.Module:
-    """The trained network of a seed, from runs/strategies or trained now."""
+    """The trained network of a seed, from runs/strategies-bases or trained now."""
     BASES.mkdir(parents=True, exist_ok=True)
     path = BASES / f"{task.network}-{seed}.safetensors"
     if not path.exists():

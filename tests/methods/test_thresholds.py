@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -62,9 +64,9 @@ def test_all_layers_together_stay_within_the_bound(digits: Splits, net: nn.Modul
         granularity=granularity,
         criterion="l1" if granularity == "unit" else "magnitude",
         resolution=0.05,
-    ).shares()
-    few = joint_thresholds(net, digits, max_drop=4.0, granularity=granularity, start=alone, looks=6, seed=1)
-    more = joint_thresholds(net, digits, max_drop=4.0, granularity=granularity, start=alone, looks=30, seed=1)
+    )
+    few = joint_thresholds(net, digits, max_drop=4.0, start=alone, looks=6, seed=1)
+    more = joint_thresholds(net, digits, max_drop=4.0, start=alone, looks=30, seed=1)
     for found in (few, more):
         assert found.drop <= 4.0 + 1e-9
         assert found.accuracy == evaluate(found.model, digits.validation).accuracy
@@ -73,9 +75,7 @@ def test_all_layers_together_stay_within_the_bound(digits: Splits, net: nn.Modul
         )
         assert found.left == pytest.approx(left, abs=1e-9)
     assert more.left <= few.left < 1
-    again = joint_thresholds(
-        net, digits, max_drop=4.0, granularity=granularity, start=alone, looks=30, seed=1
-    )
+    again = joint_thresholds(net, digits, max_drop=4.0, start=alone, looks=30, seed=1)
     assert again.shares == more.shares
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
@@ -94,6 +94,10 @@ def test_unknown_layers_and_numbers_out_of_range_are_refused(digits: Splits, net
         thresholds(net, digits, max_drop=1.0, layers=["dens1"])
     with pytest.raises(SettingsError, match="looks=0"):
         joint_thresholds(net, digits, max_drop=1.0, looks=0)
+    with pytest.raises(SettingsError, match="max_drop=-1"):
+        joint_thresholds(net, digits, max_drop=-1.0)
+    with pytest.raises(SettingsError, match="layers= is empty"):
+        thresholds(net, digits, max_drop=1.0, layers=[])
     for options, said in (
         ({"recompute": 0}, "max_drop"),
         ({"max_drop": 1.0}, "recompute=0"),
@@ -101,3 +105,41 @@ def test_unknown_layers_and_numbers_out_of_range_are_refused(digits: Splits, net
     ):
         with pytest.raises(SettingsError, match=said):
             StepSettings(search="bisection", **options)
+
+
+def test_the_last_step_may_be_smaller(digits: Splits, net: nn.Module) -> None:
+    """A bisection looks as far as steps go: 16 units in fives, to 14 of them."""
+    options = {
+        "criterion": "l1",
+        "scope": "conv1",
+        "step": 0.3,
+        "until": 0.9,
+        "max_drop": 99.0,
+        "recompute": 0,
+    }
+    by_steps = stepwise(net, digits, StepSettings(**options)).points
+    found = stepwise(net, digits, StepSettings(search="bisection", **options)).points
+    assert found[-1].removed == by_steps[-1].removed == 14
+
+
+def test_joint_shares_are_those_that_went(digits: Splits, net: nn.Module) -> None:
+    """To the tenth of a percent to which they are cut."""
+    found = joint_thresholds(
+        net, digits, max_drop=99.0, granularity="weight", start={"conv2": 0.45167}, looks=1
+    )
+    assert found.masks is not None
+    assert found.masks.share == pytest.approx(math.floor(found.shares["conv2"] * 4608) / 4608)
+
+
+def test_what_the_search_begins_with_is_of_the_same_kind_and_layers(digits: Splits, net: nn.Module) -> None:
+    """Shares of units are none of weights, and a layer without a share is no layer at zero; what they are is printed."""
+    alone = thresholds(net, digits, max_drop=4.0, criterion="l1", layers=["conv2", "conv3"], resolution=0.1)
+    found = joint_thresholds(net, digits, max_drop=4.0, start=alone, looks=6)
+    assert found.masks is None
+    assert str(found).splitlines()[1].startswith("conv2")
+    with pytest.raises(SettingsError, match="units can go, and weights are asked for"):
+        joint_thresholds(net, digits, max_drop=4.0, granularity="weight", start=alone, looks=6)
+    with pytest.raises(SettingsError, match="'dense1' is in one of them alone"):
+        joint_thresholds(net, digits, max_drop=4.0, layers=["conv2", "dense1"], start={"conv2": 0.3}, looks=6)
+    with pytest.raises(SettingsError, match=r"start=1\.5"):
+        joint_thresholds(net, digits, max_drop=4.0, start={"conv2": 1.5}, looks=6)

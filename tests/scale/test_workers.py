@@ -61,3 +61,12 @@ def test_what_cannot_be_is_refused() -> None:
     """No worker at all, and a cluster that is not there."""
     with pytest.raises(SettingsError, match="workers=0"):
         RayWorkers(0)
+
+
+def test_what_every_task_reads_stays_in_a_process(two) -> None:
+    """However many other values come and go."""
+    common = two.share(list(range(3)))
+    first = common.get()
+    for number in range(8):
+        assert two.share(number).get() == number
+        assert common.get() is first

@@ -98,3 +98,18 @@ def test_what_cannot_be_is_refused_before_anything_runs(changes, said) -> None:
     """With the experiment's name and what to do."""
     with pytest.raises(SettingsError, match=said):
         study({**WEIGHTS, **changes})
+
+
+def test_where_there_is_no_block_the_study_says_that_the_network_was_retrained(tmp_path: Path) -> None:
+    """On the page and in the table, and after it is read again."""
+    asked = study(
+        {"name": "b", "criterion": ["l1"], "retrain": ["block"], "iterations": [2], "step": 0.4, "until": 0.8, "scratch": False},
+        seeds=[0],
+        train={"epochs": 1},
+    )  # fmt: skip
+    compare(asked, out=tmp_path / "run")
+    found, results = results_in(tmp_path / "run")
+    said = next(note for result in results for note in result.notes)
+    assert said.startswith("the whole network was retrained: there is no block around")
+    assert said in render_study(found, results).replace("&#39;", "'")
+    assert {row["notes"] for row in cells_of(results)} >= {said}

@@ -71,6 +71,7 @@ def test_iterations_go_with_what_is_retrained() -> None:
         ({"retrain": ["none", "layer"], "iterations": 10}, "add 0 to its iterations"),
         ({"until": 1.5}, "key 'until' cannot be 1.5"),
         ({"step": 1.5}, "experiment '0': step=1.5"),
+        ({"step": 1.0}, "step = 1.0 is neither"),
         (
             {"compare": "retrain", "retrain": ["layer", "network"], "iterations": [5, 9]},
             "compares retrain with several values of iterations",
@@ -99,6 +100,9 @@ def test_what_is_wrong_with_a_study_is_said() -> None:
         study({}, seeds=[1, 0, 0])
     with pytest.raises(SettingsError, match="did you mean 'epochs'"):
         study({}, train={"epoch": 3})
+    for taught in ({"distil_weight": 0.3}, {"attention_layers": ["conv1"], "attention_weight": 1.0}):
+        with pytest.raises(SettingsError, match="is about a teacher, and a study's networks have none"):
+            study({}, retrain=taught)
 
 
 def test_files_are_read_and_their_faults_named(tmp_path: Path) -> None:

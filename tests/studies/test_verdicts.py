@@ -10,7 +10,9 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from secateur.methods import Point
-from secateur.studies import CellResult, Comparison, Study, area, verdicts
+from secateur.report.study import render_study
+from secateur.studies import KEPT, SHARE_OF_PARAMETERS, CellResult, Comparison, Study, area, verdicts
+from secateur.studies.table import FIGURES
 
 
 def curve(*accuracies: float) -> tuple[Point, ...]:
@@ -171,3 +173,70 @@ def test_values_say_of_what_they_are(options, pair) -> None:
     study = made(1, **{"criterion": "l1", **options})
     first, *_ = verdicts(study, results(study, {("l1", 0): 90.0}))
     assert (first.first, first.second) == pair
+
+
+def test_units_and_weights_compare_by_the_parameters_that_can_go() -> None:
+    """A tenth of the units can be more parameters than half of the weights."""
+    study = made(
+        2, compare="granularity", granularity=["unit", "weight"], criterion="l1", measure="share", max_drop=1.0, recompute=0
+    )  # fmt: skip
+    first = Point(0, 0, 0.0, 100, 100, 90.0, 0.0, 0)
+    went = {"unit": (0.1, 30), "weight": (0.5, 60)}  # the share of what goes, and the parameters left
+
+    def points(granularity: str) -> tuple[Point, ...]:
+        share, left = went[granularity]
+        return first, Point(1, 1, share, left, 50, 89.5, 0.0, 0), Point(2, 2, 0.9, 10, 10, 10.0, 0.0, 0)
+
+    figures = {name: 50.0 for name in FIGURES if not name.startswith("scratch")}
+    cells = [CellResult(cell, points(cell.settings.granularity), figures=figures) for cell in study.cells()]
+    (found,) = overall(study, cells)
+    assert found.what == SHARE_OF_PARAMETERS
+    assert found.points == pytest.approx(70.0 - 40.0)
+    page = render_study(study, cells)
+    assert "% of the parameters that can go within 1 points" in page
+    assert ">70.0" in page
+    assert ">40.0" in page
+
+
+def test_seeds_that_are_all_alike_make_nothing_certain() -> None:
+    """A figure that is too coarse to differ between seeds has no interval; equal figures are no difference."""
+    study = made(2)
+    (coarse,) = overall(
+        study,
+        results(study, {(c, s): 90.0 - 5.0 * (c == "random") for c in ("l1", "random") for s in (0, 1)}),
+    )
+    assert not coarse.found
+    assert str(coarse) == "l1 and random: +5.00 points in each of 2 seeds, too alike to say how sure that is"
+    (same,) = overall(study, results(study, {(c, s): 90.0 for c in ("l1", "random") for s in (0, 1)}))
+    assert str(same).startswith("no difference found between l1 and random: +0.00 points")
+
+
+def test_fewer_looks_are_no_better_curve() -> None:
+    """Steps of two sizes through the same networks do not differ: they are compared where both looked."""
+    study = made(2, criterion="l1", compare="step", step=[20, 40], until=0.9)
+    accuracies = {0: 99.0, 20: 60.0, 40: 20.0, 60: 15.0, 80: 10.0}
+    found = [
+        CellResult(
+            cell,
+            tuple(
+                Point(n, n, n / 88, 100 - n, 100 - n, accuracies[n] + cell.seed, 0.0, 0)
+                for n in range(0, 81, int(cell.settings.step))
+            ),
+        )
+        for cell in study.cells()
+    ]
+    (answer,) = overall(study, found)
+    assert answer.points == pytest.approx(0.0)
+
+
+def test_the_unreduced_network_is_compared_with_none_from_scratch() -> None:
+    """Where nothing could go within the bound there is no small architecture."""
+    study = made(2, scope="network", retrain="network", iterations=5)
+    figures = {
+        "base_parameters": 9.0,
+        "kept_parameters": 9.0,
+        "kept_test_accuracy": 99.0,
+        "scratch_test_accuracy": 98.0,
+    }
+    found = [CellResult(cell, curve(90.0 + cell.seed, 80.0), figures=figures) for cell in study.cells()]
+    assert all(one.what != KEPT for one in verdicts(study, found))

@@ -147,6 +147,8 @@ def test_weight_and_layers_go_together_and_need_a_teacher(digits, network):
     for options in ({"attention_weight": 1.0}, {"attention_layers": ("0",)}):
         with pytest.raises(SettingsError, match="go together"):
             TrainSettings(**options)
+    with pytest.raises(SettingsError, match="a layer twice"):
+        TrainSettings(attention_weight=1.0, attention_layers=("0", "0"))
     settings = BASE.but(attention_weight=1.0, attention_layers=("0",))
     with pytest.raises(SettingsError, match="give a teacher"):
         fit(network(), digits[0], None, settings)

@@ -15,7 +15,7 @@ from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.progress import StudyProgress, doing
 from secateur.errors import DataError, ModelError, RunError, SettingsError, StoreError
-from secateur.report import write_study
+from secateur.report import notes_of, write_study
 from secateur.store import RunFolder
 from secateur.studies import KEPT, KIND, CellResult, Study, check, results_in, verdicts, write_tables
 from secateur.studies import compare as compare_in
@@ -34,7 +34,7 @@ def compare(
     out: o.Out = None,
     resume: o.Resume = False,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only check the study, and say which cells there are.")
+        bool, typer.Option("--plan", help="Only check the study, and say how many cells there are.")
     ] = False,
     report: Annotated[
         bool, typer.Option("--report", help="Only write tables and page again, of what is done.")
@@ -46,6 +46,8 @@ def compare(
     """Compare strategies for reduction on physically reduced networks: a grid of cells, with the statistics."""
     if study is None:
         raise SettingsError("name a study's TOML file first")
+    if sum((plan, report, resume)) > 1:
+        raise SettingsError("--plan, --report and --resume are three things; ask for one of them")
     if plan:
         asked = Study.read(study)
         with _of_file(study):
@@ -64,7 +66,12 @@ def compare(
     except KeyboardInterrupt:
         typer.echo(_farewell(folder), err=True)
         raise typer.Exit(130) from None
-    failed = [result for result in _reported(folder) if not result.done]
+    results = _reported(folder)
+    failed = [result for result in results if not result.done]
+    if failed and len(failed) == len(results):
+        raise RunError(
+            f"all {len(failed)} cells failed, the first ({failed[0].cell.key}) with: {failed[0].reason}"
+        )
     if failed:
         raise RunError(
             f"{len(failed)} cells failed, the first ({failed[0].cell.key}) with: {failed[0].reason}; the others are done;"
@@ -111,6 +118,10 @@ def _reported(folder: Path) -> tuple[CellResult, ...]:
     for experiment in study.experiment:
         heading = f"{experiment.name}: {experiment.question}" if experiment.question else experiment.name
         console.print(Text(heading, style="bold"), soft_wrap=True)
+        for note in notes_of(
+            [one for one in results if experiment.name in one.cell.experiments and one.done]
+        ):
+            console.print(Text(f"  {note}"), soft_wrap=True)
         for what in dict.fromkeys(one.what for one in found if one.experiment == experiment.name):
             last = what == KEPT and experiment.max_drop is None
             console.print(

@@ -185,7 +185,7 @@ def _settings(asked: Mapping[str, Any], inherited: Mapping[str, Any]) -> ReduceS
     explicit = {key: asked[key] for key in _RETRAINING if key in asked}
     retrain = base.retrain.but(**{**inherited, **explicit})
     changes = {key: value for key, value in asked.items() if key in ReduceSettings.model_fields}
-    if "workers" in asked:
+    if "workers" in asked and "as_printed" not in asked:  # the printed method tries one at a time
         changes.setdefault("candidates", asked["workers"])
     if "finish_epochs" in asked:
         changes["finish"] = retrain.but(epochs=asked["finish_epochs"], schedule="cosine").model_dump()

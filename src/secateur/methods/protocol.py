@@ -106,6 +106,10 @@ class StepSettings(BaseModel):
                     f"retrain='block' trains what is around units that were cut, and granularity={self.granularity!r} cuts none; take 'layer'"
                     " or 'network'"
                 )
+            if self.training.attention_layers:
+                raise SettingsError(
+                    "training with attention_layers needs a teacher, which stepwise pruning has none of; leave them out"
+                )
             self._check_criterion()
             self._check_search()
 

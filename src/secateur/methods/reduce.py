@@ -102,6 +102,10 @@ def reduce(
         extensions.
     """
     expect("reduce(model, data)", model=(model, nn.Module), data=(data, (Splits, str, Path)))
+    if workers is not None and not callable(getattr(workers, "each", None)):
+        raise SettingsError(
+            f"workers={workers!r} carries out no tasks; give `with secateur.scale.RayWorkers(2) as workers:`, and candidates=2 to try two at once"
+        )
     splits = data if isinstance(data, Splits) else load_data(data)
     chosen = _settings(max_drop, settings, options, resume=resume)
     check_finite(named_tensors(model))

@@ -63,6 +63,7 @@ class StepwiseResult:
         within_point: Its point.
         masks: Which weights of ``model`` stay, where kernels or single weights went.
         within_masks: Those of ``within``.
+        notes: What was done otherwise than asked, and why: the whole network was retrained where there is no block.
     """
 
     points: tuple[Point, ...]
@@ -71,6 +72,7 @@ class StepwiseResult:
     within_point: Point | None
     masks: Masks | None = None
     within_masks: Masks | None = None
+    notes: tuple[str, ...] = ()
 
 
 def stepwise(
@@ -125,7 +127,7 @@ def stepwise(
             kept = copied(run.model, {}), point, run.steps.masks
     within, at, masks = (None, None, None) if kept is None else kept
     points.sort(key=lambda point: point.step)
-    return StepwiseResult(tuple(points), run.model, within, at, run.steps.masks, masks)
+    return StepwiseResult(tuple(points), run.model, within, at, run.steps.masks, masks, run.notes())
 
 
 class _Stepwise:
@@ -168,6 +170,11 @@ class _Stepwise:
                     and first.accuracy - point.accuracy > settings.max_drop + 1e-9
                 ):
                     break
+
+    def notes(self) -> tuple[str, ...]:
+        """What was done otherwise than asked."""
+        reasons = () if self.blocks is None else dict.fromkeys(self.blocks.whole.values())
+        return tuple(f"the whole network was retrained: {reason}" for reason in reasons)
 
     def _sizes(self) -> tuple[int, int]:
         """Units that go at most, and at a time."""
@@ -221,13 +228,13 @@ class _Bisected(_Stepwise):
         most, each = self._sizes()
         whole.score()
         bound = settings.max_drop or 0.0
-        search = bisecting(most // each)
+        search = bisecting(-(-most // each))  # the last step may be smaller, as it is where steps are made
         number = next(search, None)
         while number is not None:
             self.model = copied(unreduced, {})
             self.steps = steps_of(self.model, self.data, settings)
             self.steps.score(whole)
-            self.steps.cut(number * each, anew=False)
+            self.steps.cut(min(number * each, most), anew=False)
             point = self._judge(number)
             yield point
             try:

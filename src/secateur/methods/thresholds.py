@@ -62,11 +62,15 @@ class Thresholds:
 
     Attributes:
         max_drop: The bound, in points.
+        granularity: What goes.
+        criterion: Which go first.
         accuracy: Of the unreduced network on the validation examples, in percent.
         layers: One a layer.
     """
 
     max_drop: float
+    granularity: Granularity
+    criterion: str
     accuracy: float
     layers: tuple[Threshold, ...]
 
@@ -155,7 +159,7 @@ def thresholds(
         )
         if on_layer is not None:
             on_layer(found[-1])
-    return Thresholds(max_drop, accuracy, tuple(found))
+    return Thresholds(max_drop, granularity, criterion, accuracy, tuple(found))
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,15 +184,25 @@ class JointThresholds:
     left: float
     looks: int
 
+    def __str__(self) -> str:
+        width = max(map(len, self.shares))
+        first = (
+            f"{100 * self.left:.1f} % of the parameters are left, {self.drop:+.2f} points lost on validation examples"
+            f" ({self.looks} looks)"
+        )
+        return "\n".join(
+            [first, *(f"{layer:{width}s}  {100 * share:5.1f} %" for layer, share in self.shares.items())]
+        )
+
 
 def joint_thresholds(
     model: nn.Module,
     data: Splits,
     *,
     max_drop: float,
-    granularity: Granularity = "weight",
+    granularity: Granularity | None = None,
     criterion: str | None = None,
-    start: Mapping[str, float] | None = None,
+    start: Thresholds | Mapping[str, float] | None = None,
     layers: Sequence[str] | None = None,
     looks: int = 300,
     judge_examples: int | None = None,
@@ -205,9 +219,9 @@ def joint_thresholds(
         model: The network; it is left as found.
         data: Scores see the training split, decisions the validation split; the test split is not read.
         max_drop: Points of accuracy that may be lost, on the validation examples as measured.
-        granularity: ``weight``, ``kernel`` or ``unit``: what goes.
-        criterion: Which go first; None is ``magnitude`` (``l1`` for units).
-        start: Shares to begin with; by default what each layer can lose by itself (`thresholds`).
+        granularity: ``unit``, ``kernel`` or ``weight``: what goes; by default as for ``start``, or units.
+        criterion: Which go first; by default as for ``start``, or ``taylor``.
+        start: What each layer can lose by itself (`thresholds`), which is found where it is not given; or shares by layer.
         layers: Names of layers; None for those of ``start``, or all.
         looks: Cuts that are evaluated, about.
         judge_examples: Validation examples on which they are judged; None for all. Fewer are quicker, and less sure.
@@ -232,15 +246,25 @@ def joint_thresholds(
     """
     if looks < 1:
         raise SettingsError(f"looks={looks} must be at least 1")
-    known = scopes_of(model, data, granularity)
-    chosen = _known(layers if layers is not None or start is None else list(start), known)
-    criterion = criterion or ("l1" if granularity == "unit" else "magnitude")
-    if start is None:
-        start = thresholds(
+    if not 0 <= max_drop < 100:
+        raise SettingsError(f"max_drop={max_drop} must be points of accuracy, from 0 up to 100")
+    alone = start if isinstance(start, Thresholds) else None
+    granularity = granularity or (alone.granularity if alone else "unit")
+    criterion = criterion or (alone.criterion if alone else "taylor")
+    if alone and alone.granularity != granularity:
+        raise SettingsError(
+            f"start says how many {alone.granularity}s can go, and {granularity}s are asked for; take thresholds of these, or leave start out"
+        )
+    shares = alone.shares() if alone else None if isinstance(start, Thresholds) else start
+    chosen = _known(
+        layers if layers is not None or shares is None else list(shares), scopes_of(model, data, granularity)
+    )
+    if shares is None:
+        shares = thresholds(
             model, data, max_drop=max_drop, granularity=granularity, criterion=criterion, layers=chosen, resolution=0.01,
             judge_examples=judge_examples, score_examples=score_examples, seed=seed,
         ).shares()  # fmt: skip
-    first = np.array([min(max(float(start.get(layer, 0.0)), 0.0), 0.999) for layer in chosen])
+    first = _first(shares, chosen)
     tries = _Tries(
         model, data, granularity=granularity, criterion=criterion, chosen=chosen, judge_examples=judge_examples,
         score_examples=score_examples, seed=seed,
@@ -281,7 +305,7 @@ def _searched(tries: _Tries, first: Shares, *, max_drop: float, looks: int, seed
     reduced, masks, left = tries.cut(shares)
     accuracy = evaluate(reduced, tries.judged).accuracy
     return JointThresholds(
-        dict(zip(tries.chosen, shares.tolist(), strict=True)),
+        dict(zip(tries.chosen, _rounded(shares), strict=True)),
         reduced, masks, accuracy, tries.accuracy - accuracy, left, tries.looks,
     )  # fmt: skip
 
@@ -322,8 +346,9 @@ class _Tries:
 
     def cut(self, shares: Shares) -> tuple[nn.Module, Masks | None, float]:
         """The network without these shares (rounded down to 0.1 %) of its layers, its masks, and the share of parameters left."""
-        rounded = [math.floor(share * 1000) / 1000 for share in shares.tolist()]
-        wanted = {layer: share for layer, share in zip(self.chosen, rounded, strict=True) if share > 0}
+        wanted = {
+            layer: share for layer, share in zip(self.chosen, _rounded(shares), strict=True) if share > 0
+        }
         if not wanted:
             return self.model, None, 1.0
         if self.granularity == "unit":
@@ -344,8 +369,28 @@ class _Tries:
         return mask(self.model, masks), masks, 1 - (masks.total - masks.left) / self.whole
 
 
+def _first(shares: Mapping[str, float], chosen: Sequence[str]) -> Shares:
+    """The shares to begin with, of exactly the layers that take part."""
+    if set(shares) != set(chosen):
+        odd = min(set(shares) ^ set(chosen))
+        raise SettingsError(
+            f"start and layers differ: {odd!r} is in one of them alone; give start a share for each of the layers, or leave layers out"
+        )
+    for layer, share in shares.items():
+        if not 0 <= share <= 1:
+            raise SettingsError(f"start={share} for {layer!r} is no share between 0 and 1")
+    return np.array([min(float(shares[layer]), 0.999) for layer in chosen])
+
+
+def _rounded(shares: Shares) -> list[float]:
+    """Shares rounded down to 0.1 %: what is cut."""
+    return [math.floor(share * 1000) / 1000 for share in shares.tolist()]
+
+
 def _known(asked: Sequence[str] | None, known: Sequence[str]) -> list[str]:
     """The layers that were asked for, all by default."""
+    if asked is not None and not asked:
+        raise SettingsError("layers= is empty; name at least one, or leave it out for all")
     for layer in asked or ():
         if layer not in known:
             raise SettingsError(f"no layer that can be cut is named {layer!r}; {did_you_mean(layer, known)}")

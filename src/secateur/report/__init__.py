@@ -18,7 +18,7 @@ from secateur.report.html import read, render, write
 from secateur.report.picture import check_place, render_structure, write_structure
 from secateur.report.reduction import accuracy_of, report_of, write_report
 from secateur.report.structure import Structure, structure_of
-from secateur.report.study import render_study, write_study
+from secateur.report.study import notes_of, render_study, write_study
 from secateur.report.terminal import ClassRow, GroupRow, evaluation, summary, watched
 from secateur.report.tree import tree
 
@@ -41,6 +41,7 @@ __all__ = [
     "accuracy_of",
     "check_place",
     "evaluation",
+    "notes_of",
     "read",
     "render",
     "render_structure",

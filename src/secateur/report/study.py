@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from secateur.report import text
 from secateur.report.charts import Axis
 from secateur.report.conditions import here
 from secateur.report.page import environment, replace, resource
-from secateur.studies import FACTORS, KEPT, CellResult, Comparison, Experiment, Study, share_within, verdicts
+from secateur.studies import FACTORS, KEPT, CellResult, Comparison, Experiment, Study, share_found, verdicts
 
 PAGE: Final = "report.html"
 _GRID: Final = 60
@@ -71,6 +71,7 @@ class Question:
     labels: tuple[str, ...]
     kept: tuple[dict[str, Any], ...]
     failed: tuple[CellResult, ...]
+    notes: tuple[str, ...]
     missing: int
 
 
@@ -130,8 +131,15 @@ def _question(
         labels=tuple(labels),
         kept=tuple(_kept(experiment, done)),
         failed=tuple(result for result in own if not result.done),
+        notes=notes_of(done),
         missing=sum(experiment.name in cell.experiments for cell in study.cells()) - len(own),
     )
+
+
+def notes_of(results: Sequence[CellResult]) -> tuple[str, ...]:
+    """What was done otherwise than asked, and in how many cells."""
+    cells = Counter(note for result in results for note in dict.fromkeys(result.notes))
+    return tuple(f"In {count} of {len(results)} cells {note}." for note, count in cells.items())
 
 
 def _shares(
@@ -142,7 +150,7 @@ def _shares(
     scopes: dict[str, str] = {}
     for result in results:
         rest, level = _rest(experiment, result), str(getattr(result.cell.settings, experiment.compare))
-        groups[rest][level].append(share_within(result.points, experiment.max_drop or 0.0))
+        groups[rest][level].append(share_found(experiment, result.points))
         scopes[rest] = result.cell.settings.scope
     for rest, found in groups.items():
         printed = experiment.printed.get(scopes[rest], {})

@@ -144,7 +144,9 @@ class _Stored(Generic[Value]):
         self._reference, self._name = reference, uuid.uuid4().hex
 
     def get(self) -> Value:
-        if self._name not in _KNOWN:
+        if self._name in _KNOWN:
+            _KNOWN[self._name] = _KNOWN.pop(self._name)  # used last, so that what every task needs stays
+        else:
             import ray  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
 
             while len(_KNOWN) >= _KEPT:

@@ -5,13 +5,23 @@ from secateur.studies.check import check
 from secateur.studies.run import KIND, CellResult, Watcher, compare, results_in
 from secateur.studies.study import FACTORS, Experiment, Study
 from secateur.studies.table import answers_of, cells_of, points_of, write_tables
-from secateur.studies.verdicts import KEPT, SHARE, Comparison, area, share_within, verdicts
+from secateur.studies.verdicts import (
+    KEPT,
+    SHARE,
+    SHARE_OF_PARAMETERS,
+    Comparison,
+    area,
+    share_found,
+    share_within,
+    verdicts,
+)
 
 __all__ = [
     "FACTORS",
     "KEPT",
     "KIND",
     "SHARE",
+    "SHARE_OF_PARAMETERS",
     "Cell",
     "CellResult",
     "Comparison",
@@ -25,6 +35,7 @@ __all__ = [
     "compare",
     "points_of",
     "results_in",
+    "share_found",
     "share_within",
     "verdicts",
     "write_tables",

@@ -45,6 +45,7 @@ class CellResult:
         figures: Of the unreduced network (``base_..``), the one that was kept (``kept_..``), and the same small architecture
             trained from scratch (``scratch_..``): parameters, macs, validation and test accuracy in percent.
         seconds: Wall time, the unreduced network's training not counted.
+        notes: What was done otherwise than asked, and why.
     """
 
     cell: Cell
@@ -52,6 +53,7 @@ class CellResult:
     reason: str = ""
     figures: Mapping[str, float] = field(default_factory=dict[str, float])
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -242,7 +244,8 @@ class _Runner:
         end = next((entry for entry in entries if "seconds" in entry), None)
         if end is None:
             return None
-        return CellResult(cell, points, end["reason"], end["figures"], end["seconds"])
+        notes = tuple(end.get("notes", ()))
+        return CellResult(cell, points, end["reason"], end["figures"], end["seconds"], notes)
 
     def _emptied(self, cell: Cell) -> Path:
         """A cell's folder. One that was interrupted, or failed, begins anew: it is short."""
@@ -268,6 +271,7 @@ class _Runner:
         path = self._emptied(cell)
         points: list[Point] = []
         figures: dict[str, float] = {}
+        notes: tuple[str, ...] = ()
         reason, began = "", time.perf_counter()
         with RunFolder.create(path, _document(cell), kind=CELL) as folder:
             self.watcher.started(cell)
@@ -281,14 +285,14 @@ class _Runner:
                 result = stepwise(
                     model, self.data[cell.data], cell.settings, keep_within=cell.within, on_point=told
                 )
-                figures = self._figures(cell, about, result, path)
+                figures, notes = self._figures(cell, about, result, path), result.notes
             except StoreError:
                 raise  # a full disk is not the cell's fault
             except Exception as error:
                 reason = _reason(error)
             seconds = round(time.perf_counter() - began, 2)
-            folder.append({"reason": reason, "figures": figures, "seconds": seconds})
-        found = CellResult(cell, _curve(points), reason, figures, seconds)
+            folder.append({"reason": reason, "figures": figures, "seconds": seconds, "notes": list(notes)})
+        found = CellResult(cell, _curve(points), reason, figures, seconds, notes)
         self.watcher.ended(found)
         return found
 

@@ -45,6 +45,7 @@ def cells_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
         else:
             figures["share_within"] = None
         ending = {"points": len(result.points), "seconds": result.seconds, "reason": result.reason}
+        ending["notes"] = "; ".join(result.notes)
         yield {**_about(result), "done": result.done, **figures, **ending}
 
 

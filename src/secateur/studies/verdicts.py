@@ -19,9 +19,12 @@ from secateur.studies.study import FACTORS, Experiment, Study
 
 CONFIDENCE: Final = 0.95
 SHARE: Final = "share that can go within the bound"
+SHARE_OF_PARAMETERS: Final = "share of the parameters that can go within the bound"
 KEPT: Final = "test accuracy of the kept network"
 FROM_SCRATCH: Final = "the same network trained from scratch"
 _LEAST_SEEDS: Final = 2
+_TIE: Final = 1e-9
+"""Points: differences that are closer than this over the seeds are equal."""
 _MOST_SETTINGS: Final = 6
 """A question with more settings beside what it compares is answered over all of them together only."""
 _PLAIN: Final = ("criterion", "scope")
@@ -68,6 +71,8 @@ class Comparison:
         pair = f"{self.first} and {self.second}"
         if self.seeds < _LEAST_SEEDS:
             return f"{pair}: {self.points:+.2f} points with a single seed, which says nothing about others"
+        if math.isnan(self.low):
+            return f"{pair}: {self.points:+.2f} points in each of {self.seeds} seeds, too alike to say how sure that is"
         seeds = f"{self.seeds} seeds"
         if self.low <= 0 <= self.high:
             limits = f"{self.points:+.2f} points [{self.low:+.2f}, {self.high:+.2f}]"
@@ -115,6 +120,12 @@ def along_parameters(points: Sequence[Point]) -> tuple[Point, ...]:
     """
     whole = max(points[0].parameters, 1)
     return tuple(replace(point, share=1 - point.parameters / whole) for point in points)
+
+
+def share_found(experiment: Experiment, points: Sequence[Point]) -> float:
+    """The share that went within a question's bound, in percent: of parameters where units are compared with kernels or weights."""
+    along = along_parameters(points) if experiment.compare == "granularity" else points
+    return share_within(along, experiment.max_drop or 0.0)
 
 
 def verdicts(study: Study, results: Sequence[CellResult]) -> tuple[Comparison, ...]:
@@ -166,9 +177,8 @@ def _of_curves(experiment: Experiment, results: Sequence[CellResult]) -> Iterato
         what = "mean accuracy over the curve"
         for one, other in pairs:
             if experiment.measure == "share":
-                what = SHARE
-                bound = experiment.max_drop or 0.0
-                lost = [share_within(result.points, bound) for result in (one, other)]
+                what = SHARE_OF_PARAMETERS if experiment.compare == "granularity" else SHARE
+                lost = [share_found(experiment, result.points) for result in (one, other)]
                 by_seed[one.cell.seed].append(lost[0] - lost[1])
                 continue
             curves, upto = (one.points, other.points), experiment.until
@@ -176,10 +186,22 @@ def _of_curves(experiment: Experiment, results: Sequence[CellResult]) -> Iterato
                 what = "mean accuracy over the curve, by parameters removed"
                 curves = tuple(along_parameters(points) for points in curves)
                 upto = min(points[-1].share for points in curves)
+            if factor == "step":  # fewer looks are no better curve
+                curves = _where_both_looked(*curves)
             by_seed[one.cell.seed].append(area(curves[0], upto) - area(curves[1], upto))
         if by_seed:
             pair = _value(factor, first), _value(factor, second)
             yield _compared(experiment.name, what, *pair, by_seed)
+
+
+def _where_both_looked(
+    first: Sequence[Point], second: Sequence[Point]
+) -> tuple[Sequence[Point], Sequence[Point]]:
+    """Two curves at the counts that both of them have; whole, where these are less than two."""
+    common = {point.removed for point in first} & {point.removed for point in second}
+    if len(common) < 2:
+        return first, second
+    return [p for p in first if p.removed in common], [p for p in second if p.removed in common]
 
 
 def _bound(factor: str) -> set[str]:
@@ -210,7 +232,7 @@ def _with_scratch(experiment: Experiment, results: Sequence[CellResult]) -> Iter
     by_level: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         figures = result.figures
-        if "scratch_test_accuracy" in figures:
+        if "scratch_test_accuracy" in figures and figures["kept_parameters"] < figures["base_parameters"]:
             level = _value(experiment.compare, getattr(result.cell.settings, experiment.compare))
             drop = figures["kept_test_accuracy"] - figures["scratch_test_accuracy"]
             by_level[level][result.cell.seed].append(drop)
@@ -234,9 +256,13 @@ def _compared(
     low = high = p = math.nan
     if count >= _LEAST_SEEDS:
         error = float(each.std(ddof=1)) / math.sqrt(count)
-        reach = cast("float", stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error
-        low, high = mean - reach, mean + reach
-        p = 2 * cast("float", stdtr(count - 1, -abs(mean) / error)) if error > 0 else float(mean == 0)
+        if error > _TIE:
+            reach = cast("float", stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error
+            low, high = mean - reach, mean + reach
+            p = 2 * cast("float", stdtr(count - 1, -abs(mean) / error))
+        elif abs(mean) <= _TIE:
+            low, high, p = 0.0, 0.0, 1.0
+        # else the figures are too coarse to tell how much seeds differ: no interval, and nothing is found
     return Comparison(experiment, what, first, second, mean, low, high, p, False, count, settings)
 
 

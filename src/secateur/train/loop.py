@@ -200,7 +200,7 @@ class Run:
         self.teacher: nn.Module | None = None
         self.attention: Attention | None = None
         self.soft: Tensor | None = None
-        self.soft_moved: list[Tensor] = []
+        self.soft_moved: Tensor | None = None
         self.on_batch: Callable[[int, int], None] | None = None
         self.masks: Masks | None = None
         self.ready: tuple[nn.Module, torch.optim.Optimizer] | None = None
@@ -231,8 +231,8 @@ class Run:
         held = self.augment.count * len(self.inputs) * classes * self.inputs.element_size()
         return self.augment.count <= self.settings.epochs and held <= ANSWERS
 
-    def _answers_to_moves(self, teacher: nn.Module) -> list[Tensor]:
-        """The teacher's softened log-probabilities for each change of all examples."""
+    def _answers_to_moves(self, teacher: nn.Module) -> Tensor:
+        """The teacher's softened log-probabilities for each change of all examples: ``[changes, examples, classes]``."""
         moves = self.augment
         if not isinstance(moves, Moves):
             raise TypeError("only finitely many changes can be answered beforehand")
@@ -246,7 +246,7 @@ class Run:
                     answers: Tensor = logits(teacher, moved)
                 parts.append(answers.to(self.device, self.inputs.dtype))
             found.append(soften(torch.cat(parts), self.settings.distil_temperature))
-        return found
+        return torch.stack(found)
 
     def to_the_end(
         self,
@@ -339,12 +339,8 @@ class Run:
 
     def _teacher_says(self, rows: Tensor, inputs: Tensor, drawn: Tensor | None) -> Tensor | None:
         """The teacher's softened log-probabilities for one batch."""
-        if self.soft_moved and drawn is not None:
-            said = self.soft_moved[0][rows]
-            for number in range(1, len(self.soft_moved)):
-                moved = (drawn == number).to(self.device)
-                said[moved] = self.soft_moved[number][rows[moved]]
-            return said
+        if self.soft_moved is not None and drawn is not None:
+            return self.soft_moved[drawn.to(self.device), rows]
         if self.teacher is not None:
             with torch.no_grad(), cast("Any", self.fabric).autocast():
                 answers: Tensor = self.teacher(inputs.to(device_of(self.teacher), dtype_of(self.teacher)))

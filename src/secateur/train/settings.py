@@ -100,6 +100,8 @@ class TrainSettings(BaseModel):
             raise ValueError(
                 "attention_weight and attention_layers go together: how much, and which layers' outputs are compared"
             )
+        if len(set(self.attention_layers)) < len(self.attention_layers):
+            raise ValueError("attention_layers names a layer twice; name each once")
         return self
 
     def but(self, **changes: Any) -> TrainSettings:
