@@ -6,7 +6,8 @@ Of a trained network units are cut in a few steps with short retraining between;
 first dense layer (written as a convolution over the whole map) become depthwise-separable, nearest to what they were on
 training examples; then what is left learns from the unreduced network. Beside it the same small architecture is trained from
 scratch on as many examples in all: from labels alone, as the studies have it, and with the unreduced network as its
-teacher. Sizes were chosen once, by their counts; validation data chose the rates with seed 0; test data are read once a row.
+teacher. Sizes were chosen once, by their counts; rates by the validation data of seed 0, where
+such small networks were trained from scratch with the teacher; test data are read once a row.
 
 Rows that are in benchmarks/results/strategies.json already are left alone; base networks are kept in
 runs/strategies-bases, and their training is not in the seconds.

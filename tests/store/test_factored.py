@@ -140,7 +140,8 @@ def test_a_layer_that_is_not_there_is_refused(entry):
 @pytest.mark.parametrize(
     "entry",
     [{"name": "", "kind": "svd", "parts": []}, {"name": "out", "kind": "pickle", "parts": []},
-     {"name": "out", "kind": "svd", "parts": ["__class__"]}, {"name": "out", "kind": "svd"}],
+     {"name": "out", "kind": "svd", "parts": ["__class__"]}, {"name": "out", "kind": "svd"},
+     {"name": "out" + 64 * ".first", "kind": "svd", "parts": []}, {"name": "out..first", "kind": "svd", "parts": []}],
 )  # fmt: skip
 def test_other_kinds_and_parts_are_refused(entry):
     """A record names a known kind and known parts, or nothing is built."""

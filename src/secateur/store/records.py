@@ -55,10 +55,14 @@ class BlockDocument(Strict):
     alone: bool
 
 
+_NOT_DEEP = r"^[^.]+(\.[^.]+){0,63}$"
+"""A module's name. Deeper ones than any network has would only exhaust who builds it."""
+
+
 class ReplacedDocument(Strict):
     """A layer that was replaced by smaller ones: by what kind, and which parts a Tucker-2 has. Their sizes are those of the tensors."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1, pattern=_NOT_DEEP)]
     kind: Kind
     parts: list[Literal["first", "core", "last"]]
 
