@@ -26,7 +26,7 @@ from secateur.surgery import Masks, apply, mask, plan_weights
 from secateur.surgery.plan_weights import normalised_weights
 
 
-def layers_of(model: nn.Module, data: Splits) -> Channels:
+def channels_of(model: nn.Module, data: Splits) -> Channels:
     """The layers of a network that a scope may name: its groups of channels, on this data."""
     return watch(model, data.train.inputs[:1])
 
@@ -34,7 +34,7 @@ def layers_of(model: nn.Module, data: Splits) -> Channels:
 def scopes_of(model: nn.Module, data: Splits, granularity: Granularity) -> list[str]:
     """The layers that a scope may name, beside the whole network."""
     if granularity == "unit":
-        return [group.name for group in layers_of(model, data).groups]
+        return [group.name for group in channels_of(model, data).groups]
     return list(weights_of(model))
 
 
@@ -115,7 +115,7 @@ class _Units:
         self, model: nn.Module, data: Splits, settings: StepSettings, chosen: list[str], sample: Split
     ) -> None:
         self.model, self.data, self.settings, self.chosen, self.sample = model, data, settings, chosen, sample
-        self.channels = layers_of(model, data)
+        self.channels = channels_of(model, data)
         self.total = sum(self.channels.group(name).width for name in chosen)
         if self.total == len(chosen):
             raise NothingToCutError(
@@ -136,7 +136,7 @@ class _Units:
             for group, change in zip(made.groups, made.changes, strict=True):
                 values[group.name] = values[group.name][torch.as_tensor(change.take)]
             self.scores = Scores(self.scores.criterion, values)
-        self.channels = layers_of(self.model, self.data)
+        self.channels = channels_of(self.model, self.data)
         return Lost(_tensors_of(made.groups), made.groups)
 
     def score(self, like: Steps | None = None) -> None:
@@ -206,7 +206,7 @@ class _Weights:
         self.masks = Masks({name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()})
         axes = 2 if settings.granularity == "kernel" else None
         self.total = sum(shape[:axes].numel() for shape in shapes.values())
-        self.whole: Cost = CostModel(layers_of(model, data)).total()
+        self.whole: Cost = CostModel(channels_of(model, data)).total()
         macs = calls(model, data.train.inputs[:1]).macs
         self.macs = {name: macs.get(layer, 0) for layer, name in self.weights.items()}
         self.scores: WeightScores | None = None

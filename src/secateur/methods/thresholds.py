@@ -21,7 +21,7 @@ from secateur.errors import SettingsError
 from secateur.evaluate import evaluate
 from secateur.methods.protocol import Granularity, StepSettings
 from secateur.methods.seeds import seed_for
-from secateur.methods.steps import layers_of, scopes_of
+from secateur.methods.steps import channels_of, scopes_of
 from secateur.methods.stepwise import stepwise
 from secateur.observe import weights_of
 from secateur.plan import plan
@@ -323,7 +323,7 @@ class _Tries:
             self.judged = data.validation.take(judge_examples, seed=0)
         sample = data.train.take(min(score_examples, len(data.train)), seed=seed_for(seed, "sample") % 2**31)
         drawn = seed_for(seed, "score", 0)
-        self.channels = layers_of(self.model, data)
+        self.channels = channels_of(self.model, data)
         self.whole = CostModel(self.channels).total().parameters
         if granularity == "unit":
             self.units = score(self.model, self.channels, criterion, data=sample, seed=drawn, groups=chosen)
