@@ -22,12 +22,22 @@ from secateur.errors import (
     StoreError,
     WatchError,
 )
-from secateur.methods import ReduceSettings, SpliceSettings, ablate, factor_within, layerwise_obs, splice
+from secateur.methods import (
+    ReduceSettings,
+    SpliceSettings,
+    StepSettings,
+    ablate,
+    factor_within,
+    layerwise_obs,
+    splice,
+    stepwise,
+    train,
+)
 from secateur.networks import build
 from secateur.plan import Macs
 from secateur.store import load_masks, save_masks
 from secateur.surgery import Masks, holding
-from secateur.train import TrainSettings, block_around, fit, fit_block
+from secateur.train import TrainSettings, block_around, block_outputs, fit, fit_block
 
 
 @cache
@@ -163,6 +173,25 @@ WRONG: dict[str, tuple[Callable[[SimpleNamespace], object], str]] = {
     "splice on one split": (
         lambda m: splice(m.pictures, m.digits.train, SpliceSettings(remove=0.9)), "data is of class Split, and Splits is wanted",
     ),
+    "score on lone tensors": (
+        lambda m: secateur.score(m.net, m.channels, data=[torch.zeros(2, 8)]), r"a batch of data is one tensor, and a pair \(inputs",
+    ),
+    "plan of one name": (lambda m: secateur.plan(m.channels, m.scores, remove=0.5, groups="0"), r"write groups=\['0'\]"),
+    "plan_factors by a list": (
+        lambda m: secateur.plan_factors(m.pictures, m.picture, rank={"conv3": [4, 4]}), r"one, or a pair such as \(4, 8\)",
+    ),
+    "masks of a list": (lambda _: Masks([True]), "kept is of class list, and Mapping is wanted"),
+    "masks of lists": (lambda _: Masks({"w": [True]}), "the mask of 'w' is of class list, and Tensor is wanted"),
+    "fit with a number for a teacher": (
+        lambda m: fit(m.pictures, m.digits.train, None, m.settings, teacher=3), "teacher is of class int",
+    ),
+    "block_outputs of a name": (lambda m: block_outputs(m.pictures, "dense1", m.picture), "block is of class str"),
+    "factor_within a word": (
+        lambda m: factor_within(m.pictures, m.digits, max_drop="one"), "max_drop='one' must be points of accuracy",
+    ),
+    "stepwise by a number": (lambda m: stepwise(m.pictures, m.digits, 3), "settings is of class int, and StepSettings"),
+    "stepwise on one split": (lambda m: stepwise(m.pictures, m.digits.train, StepSettings()), "data is of class Split, and Splits"),
+    "train on one split": (lambda m: train(m.pictures, m.digits.train, out="nowhere"), "data is of class Split, and Splits"),
     "settings of one name": (lambda _: ReduceSettings(max_drop=1, layers="conv*"), r"several are wanted; write layers=\['conv\*'\]"),
     "settings by a list": (
         lambda _: SpliceSettings(remove=[0.5]), r"option 'remove' cannot be \[0.5\]: input should be a valid number or a valid dictionary",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
@@ -49,7 +49,7 @@ def batches_of(data: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(data, HasBatches):
         return data.batches(BATCH_SIZE)
     if isinstance(data, Iterable) and not isinstance(data, (Tensor, str, Mapping)):
-        return cast("Iterable[tuple[Any, Any]]", data)
+        return _pairs(cast("Iterable[object]", data))
     kind: type = type(cast("object", data))
     one = (
         "one of its splits, such as data.train"
@@ -59,6 +59,17 @@ def batches_of(data: Any) -> Iterable[tuple[Any, Any]]:
     raise SettingsError(
         f"data is of class {kind.__name__}, and batches of (inputs, targets) are wanted; give {one}"
     )
+
+
+def _pairs(data: Iterable[object]) -> Iterator[tuple[Any, Any]]:
+    """Batches, none of which is a lone tensor: one of two examples would pass for a pair."""
+    for batch in data:
+        if isinstance(batch, Tensor):
+            raise SettingsError(
+                "a batch of data is one tensor, and a pair (inputs, targets) is wanted; give [(inputs, targets)], with None for"
+                " targets that nothing reads"
+            )
+        yield cast("tuple[Any, Any]", batch)
 
 
 Data: TypeAlias = Iterable[tuple[Any, Any]] | HasBatches | Observations

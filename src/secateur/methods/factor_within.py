@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 
 from torch import nn
 
@@ -161,8 +162,8 @@ class _Asked:
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_drop < 100:
-            raise SettingsError(f"max_drop={self.max_drop} must be points of accuracy, from 0 up to 100")
+        if not (isinstance(self.max_drop, Real) and 0 <= self.max_drop < 100):
+            raise SettingsError(f"max_drop={self.max_drop!r} must be points of accuracy, from 0 up to 100")
         if self.confidence and not 0.5 <= self.confidence < 1:
             raise SettingsError(f"confidence={self.confidence} must be 0, or from 0.5 up to 1")
         if self.fit_examples is not None and self.fit_examples < 1:

@@ -106,7 +106,9 @@ def given_ranks(candidate: Candidate, rank: Ranks) -> tuple[int, ...] | None:
             f"rank={asked!r} for {candidate.name!r} has {len(sizes)} numbers; give one, or two: of inputs and of outputs"
         )
     if any(not _whole(size) for size in sizes):
-        raise SettingsError(f"rank={asked!r} for {candidate.name!r} must be whole numbers of at least 1")
+        raise SettingsError(
+            f"rank={asked!r} for {candidate.name!r} must be whole numbers of at least 1: one, or a pair such as (4, 8)"
+        )
     return tuple(min(size, most) for size, most in zip(sizes, full, strict=True))
 
 

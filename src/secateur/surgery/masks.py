@@ -50,11 +50,14 @@ class Masks:
     kept: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
+        call = "Masks({'conv1.weight': stays}), with a bool tensor for each name"
+        expect(call, kept=(self.kept, Mapping))
         if not self.kept:
             raise SettingsError(
                 "masks of no parameter say nothing; give one bool tensor for each parameter's name"
             )
         for name, kept in self.kept.items():
+            expect(call, **{f"the mask of {name!r}": (kept, Tensor)})
             if kept.dtype != torch.bool or not kept.numel():
                 raise SettingsError(
                     f"the mask of {name!r} is {kept.dtype} {tuple(kept.shape)}; it must be bool, with the parameter's shape and"

@@ -52,6 +52,11 @@ def block_outputs(unreduced: nn.Module, block: TrainingBlock, inputs: Tensor) ->
         >>> block_outputs(net, block_around(net, secateur.watch(net, x), "conv1", x), x).shape
         torch.Size([5, 32, 8, 8])
     """
+    expect(
+        "block_outputs(unreduced, block, inputs)",
+        unreduced=(unreduced, nn.Module),
+        block=(block, TrainingBlock),
+    )
     block.check(unwrapped(unreduced))
     return _through(unwrapped(unreduced), block, inputs, before=False)
 

@@ -128,6 +128,8 @@ def fit(
     call = "fit(model, data.train, data.validation, TrainSettings())"
     expect(call, model=(model, nn.Module), settings=(settings, TrainSettings))
     check_examples(train=train, **({} if validation is None else {"validation": validation}))
+    if teacher is not None:
+        expect("fit(..., teacher=model)", teacher=(teacher, nn.Module))
     if masks is not None:
         expect("fit(..., masks=Masks({'conv1.weight': stays}))", masks=(masks, Masks))
     where = device_of(model) if device is None else torch.device(device)
