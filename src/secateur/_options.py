@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -31,8 +32,42 @@ def expect(call: str, **arguments: tuple[object, type | tuple[type, ...]]) -> No
         if not isinstance(value, kinds):
             several = kinds if isinstance(kinds, tuple) else (kinds,)
             wanted = " or ".join(kind.__name__ for kind in several)
+            found = (
+                f"the class {value.__name__} itself"
+                if isinstance(value, type)
+                else f"of class {type(value).__name__}"
+            )
+            raise SettingsError(f"{name} is {found}, and {wanted} is wanted; call it as {call}")
+
+
+def expect_names(**arguments: Any) -> None:
+    """Refuse what is no collection of names; a single name would be read letter by letter. None is no argument.
+
+    Args:
+        arguments: By name what was given.
+
+    Raises:
+        SettingsError: One is a single name, or holds no names.
+
+    Example:
+        >>> expect_names(layers=["conv1"], exclude=())
+        >>> expect_names(layers="conv1")
+        Traceback (most recent call last):
+        ...
+        secateur.errors.SettingsError: layers is the single name 'conv1', and several are wanted; write layers=['conv1']
+    """
+    for argument, given in arguments.items():
+        if isinstance(given, str):
             raise SettingsError(
-                f"{name} is of class {type(value).__name__}, and {wanted} is wanted; call it as {call}"
+                f"{argument} is the single name {given!r}, and several are wanted; write {argument}=[{given!r}]"
+            )
+        held = list(cast("Collection[object]", given)) if isinstance(given, Collection) else []
+        wrong = [f"holds something of class {type(one).__name__}" for one in held if not isinstance(one, str)]
+        if given is not None and not isinstance(given, Iterable):
+            wrong = [f"is of class {type(given).__name__}"]
+        if wrong:
+            raise SettingsError(
+                f"{argument} {wrong[0]}, and names are wanted; write {argument}=['name', ...]"
             )
 
 
@@ -60,7 +95,21 @@ def sentence(
         option 'limit' cannot be 'fast': input should be a valid integer, unable to parse string as an integer
     """
     first = worst(error)
-    name = ".".join(str(part) for part in first["loc"])
+    place = tuple(first["loc"])
+    message: Any = first["msg"]
+    if (
+        len(_kinds_of(place, kind)) > 1
+    ):  # pydantic says of each kind that an option may have what is wrong with it
+        every = [one for one in error.errors(include_url=False) if one["loc"][:1] == place[:1]]
+        deepest = max(len(one["loc"]) for one in every)
+        first = next(one for one in every if len(one["loc"]) == deepest)
+        place = (place[0], *first["loc"][2:])
+        said = list(dict.fromkeys(one["msg"] for one in every if len(one["loc"]) == deepest))
+        kinds = [one.removeprefix("Input should be ").split(", ")[0] for one in said]
+        message = said[0] if len(said) == 1 else f"Input should be {' or '.join(kinds)}"
+    name = ".".join(str(part) for part in place)
+    if first["type"] in ("tuple_type", "list_type") and isinstance(first["input"], str):
+        return f"{named} {name!r} cannot be {first['input']!r}: several are wanted; write {name}=[{first['input']!r}]"
     if first["type"] == "extra_forbidden":
         known = list(kind.model_fields)
         return f"no {named}{of} is named {name!r}; {did_you_mean(name, known)}"
@@ -68,8 +117,15 @@ def sentence(
         return str(first.get("ctx", {}).get("error", first["msg"]))
     if first["type"] == "missing":
         return f"{named} {name!r} is missing{missing and f'; {missing}'}"
-    message: Any = first["msg"]
     return f"{named} {name!r} cannot be {first['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _kinds_of(place: tuple[Any, ...], kind: type[BaseModel]) -> tuple[Any, ...]:
+    """The kinds that an option may have, where it may have several."""
+    field = kind.model_fields.get(place[0]) if len(place) > 1 else None
+    if field is None or get_origin(field.annotation) not in (Union, UnionType):
+        return ()
+    return tuple(one for one in get_args(field.annotation) if one is not NoneType)
 
 
 def worst(error: ValidationError) -> Any:

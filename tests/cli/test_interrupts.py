@@ -184,6 +184,42 @@ def test_ctrl_c_while_pytorch_is_loading(tmp_path):
     assert (ignored.returncode, ignored.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("program", ["-m secateur", "-msecateur"])
+def test_ctrl_c_while_python_loads_the_module(program, tmp_path):
+    """`python -m secateur` ends as the command does; a program that only imports the package keeps its own way."""
+    (tmp_path / "sitecustomize.py").write_text(WHILE_LOADING, encoding="utf-8")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+
+    interrupted, imported = (
+        subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path},
+            capture_output=True, text=True, timeout=SECONDS, check=False,
+        )
+        for words in ([*program.split(), "--version"], ["-c", "import secateur"])
+    )  # fmt: skip
+
+    assert (interrupted.returncode, interrupted.stdout, interrupted.stderr) == (130, "", "interrupted\n")
+    assert "KeyboardInterrupt" in imported.stderr
+
+
+def test_ctrl_c_in_a_command_that_was_started_as_a_module(monkeypatch):
+    """Once the command runs, it is the command that hears of Ctrl-C, and says how to go on."""
+    monkeypatch.setattr(sys, "argv", ["-m", "--version"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "secateur", "--version"])
+    before = signal.getsignal(signal.SIGINT)
+    heard = []
+    monkeypatch.setattr("secateur.cli.main", lambda: heard.append(signal.getsignal(signal.SIGINT)) or 0)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        secateur_program.listen_if_run()
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        assert secateur_program.main() == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert heard == [signal.default_int_handler]
+
+
 def test_ctrl_c_after_the_command_is_one_line_too(monkeypatch, capsys):
     """Where the command itself lets an interrupt through, the program still ends with one line and 130."""
 

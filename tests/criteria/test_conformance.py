@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from secateur.channels import watch
 from secateur.channels.groups import Channels, Group
 from secateur.criteria import CRITERIA, Scores, score
-from secateur.errors import ModelError
+from secateur.errors import DataError, ModelError
 from secateur.observe import Need
 
 ZEROS_ARE_NOT_LOWEST = {"obd", "obd-readers", "random"}
@@ -180,7 +180,7 @@ def test_the_model_is_left_as_found_after_an_error(
     broken = [data()[0], (torch.zeros(1, 5, 8, 8, dtype=torch.float64), torch.zeros(1, dtype=torch.int64))]
 
     def run() -> None:
-        with pytest.raises(RuntimeError, match="channels"):
+        with pytest.raises(DataError, match="channels"):
             scored(model, channels, criterion, data=broken)
 
     check_left_as_found(model, run)

@@ -79,7 +79,7 @@ def test_interrupt_leaves_the_old_file(tmp_path, stop):
 
 def test_missing_folder_is_an_error(tmp_path):
     """A path into a folder that does not exist gives a clear error."""
-    with pytest.raises(StoreError, match="No such file or directory"):
+    with pytest.raises(StoreError, match="there is no folder"):
         write_atomic(tmp_path / "none" / "a.bin", [b"x"], size=1)
 
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from secateur._model import left_as_found, unwrapped
 from secateur._options import expect
 from secateur.channels import Block, PassThrough
-from secateur.channels.nested import ForwardFn, run, tensors_in, with_tensors
-from secateur.criteria.score import BATCH_SIZE, HasBatches
+from secateur.channels.nested import ForwardFn, tensors_in, with_tensors
+from secateur.criteria.score import HasBatches, batches_of
 from secateur.criteria.scores import Scores
 from secateur.errors import DataError, ModelError, SettingsError
+from secateur.observe.batch import run_batch
 
 BlockCriterion = Literal["change", "influence"]
 CHANGE: Final[BlockCriterion] = "change"
@@ -91,7 +92,7 @@ def score_blocks(
     Raises:
         SettingsError: There is no such criterion, ``data`` is missing, ``batches`` is below 1, or a block has no inner groups
             whose scores could be summed.
-        DataError: There is no batch.
+        DataError: There is no batch, or the network does not take its inputs.
         ModelError: The network lacks a block, or a value is not finite.
 
     Example:
@@ -124,7 +125,7 @@ def score_blocks(
         )
     if batches is not None and batches < 1:
         raise SettingsError(f"batches is {batches}; at least 1 is needed")
-    every = data.batches(BATCH_SIZE) if isinstance(data, HasBatches) else data
+    every = batches_of(data)
     looked_at = every if batches is None else islice(every, batches)
     seen = _observed(unwrapped(model), chosen, looked_at, forward_fn)
     values = {name: sums.change() if criterion == CHANGE else sums.influence() for name, sums in seen.items()}
@@ -189,7 +190,7 @@ def _observed(
             known[name].register_forward_pre_hook(_before(sums), with_kwargs=True)
             known[name].register_forward_hook(_after(sums))
         for inputs, _ in data:
-            run(model, with_tensors(inputs, lambda tensor: tensor.to(device)), forward_fn)
+            run_batch(model, with_tensors(inputs, lambda tensor: tensor.to(device)), forward_fn)
             count += 1
     if not count:
         raise DataError("there is no batch to score blocks on; pass at least one")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from secateur._model import check_finite, named_tensors, unwrapped
-from secateur._options import expect
+from secateur._options import expect, expect_names
 from secateur.channels.groups import Channels, Group
 from secateur.channels.nested import ForwardFn
 from secateur.criteria.criterion import Criterion, Kernel, criterion_named
@@ -32,6 +32,44 @@ class HasBatches(Protocol):
     def batches(self, size: int) -> Iterable[tuple[Any, Any]]:
         """Pairs of inputs and targets, ``size`` examples each."""
         ...
+
+
+def batches_of(data: Any) -> Iterable[tuple[Any, Any]]:
+    """Data as pairs of inputs and targets, cut into batches where it can be.
+
+    Raises:
+        SettingsError: It is something else.
+
+    Example:
+        >>> batches_of(torch.zeros(3, 2))
+        Traceback (most recent call last):
+        ...
+        secateur.errors.SettingsError: data is of class Tensor, and batches of (inputs, targets) are wanted; give a loader, a Split, or [(inputs, targets)]
+    """
+    if isinstance(data, HasBatches):
+        return data.batches(BATCH_SIZE)
+    if isinstance(data, Iterable) and not isinstance(data, (Tensor, str, Mapping)):
+        return _pairs(cast("Iterable[object]", data))
+    kind: type = type(cast("object", data))
+    one = (
+        "one of its splits, such as data.train"
+        if hasattr(cast("object", data), "train")
+        else "a loader, a Split, or [(inputs, targets)]"
+    )
+    raise SettingsError(
+        f"data is of class {kind.__name__}, and batches of (inputs, targets) are wanted; give {one}"
+    )
+
+
+def _pairs(data: Iterable[object]) -> Iterator[tuple[Any, Any]]:
+    """Batches, none of which is a lone tensor: one of two examples would pass for a pair."""
+    for batch in data:
+        if isinstance(batch, Tensor):
+            raise SettingsError(
+                "a batch of data is one tensor, and a pair (inputs, targets) is wanted; give [(inputs, targets)], with None for"
+                " targets that nothing reads"
+            )
+        yield cast("tuple[Any, Any]", batch)
 
 
 Data: TypeAlias = Iterable[tuple[Any, Any]] | HasBatches | Observations
@@ -80,6 +118,7 @@ def score(
         tensor([3.0000, 0.5000], dtype=torch.float64)
     """
     expect("score(model, channels)", model=(model, nn.Module), channels=(channels, Channels))
+    expect_names(groups=groups)
     model = unwrapped(model)
     chosen = criterion_named(criterion)
     if seed < 0:
@@ -156,7 +195,7 @@ def _observations(
                 f"criterion {criterion.name!r} needs {needs}, which {data!r} does not hold; observe it, or pass batches"
             )
         return data
-    every = data.batches(BATCH_SIZE) if isinstance(data, HasBatches) else data
+    every = batches_of(data)
     return observe(
         model,
         channels,

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from secateur._model import check_finite, named_tensors, unwrapped
-from secateur._options import did_you_mean
+from secateur._options import did_you_mean, expect, expect_names
 from secateur.channels.nested import ForwardFn
-from secateur.criteria.score import BATCH_SIZE, HasBatches
+from secateur.criteria.score import HasBatches, batches_of
 from secateur.errors import ModelError, SettingsError
 from secateur.observe import Loss, WeightNeed, WeightObservations, observe_weights, weights_of
 
@@ -281,6 +281,8 @@ def score_weights(
         tensor([[1.0000, 2.0000],
                 [0.5000, 0.0000]], dtype=torch.float64)
     """
+    expect("score_weights(model)", model=(model, nn.Module))
+    expect_names(layers=layers)
     model = unwrapped(model)
     chosen = weight_criterion_named(criterion)
     if granularity not in get_args(FineGrain):
@@ -354,7 +356,7 @@ def _observed(
             f"criterion {criterion.name!r} needs data ({need}) and none are given; pass data=batches, or use 'magnitude'"
         )
     if not isinstance(data, WeightObservations):
-        every = data.batches(BATCH_SIZE) if isinstance(data, HasBatches) else data
+        every = batches_of(data)
         data = observe_weights(
             model,
             list(parameters),

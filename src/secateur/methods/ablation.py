@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateur._model import left_as_found
+from secateur._options import expect, expect_names
 from secateur.channels import Channels, watch
 from secateur.channels.groups import Group, Member
 from secateur.criteria import Scores
@@ -84,6 +86,9 @@ def ablate(
     Source:
         Molchanov et al. 2017, arXiv:1611.06440, section 2.2: the oracle, by which criteria are judged.
     """
+    call = "ablate(model, data.validation)"
+    expect(call, model=(model, nn.Module), split=(split, Split), channels=(channels, (Channels, NoneType)))
+    expect_names(groups=groups)
     found = watch(model, split.inputs[:1]) if channels is None else channels
     chosen = _chosen(found, groups)
     sums = {group.name: torch.zeros(2, group.width, dtype=torch.float64) for group in chosen}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 
 from torch import nn
 
 from secateur._model import copied, unwrapped
+from secateur._options import expect, expect_names
 from secateur.channels import watch
 from secateur.cost import Cost, CostModel
 from secateur.data import Split, Splits
@@ -73,12 +75,19 @@ class FactorResult:
         drop: From one to the other.
     """
 
-    model: nn.Module
+    model: nn.Module = field(repr=False)
     plan: FactorPlan
     history: tuple[RankTrial, ...]
     before: Evaluation
     after: Evaluation
     drop: Drop = field(repr=False)
+
+    def __str__(self) -> str:
+        """What it lost, how it was found, and the plan."""
+        return (
+            f"validation accuracy {self.before.accuracy:.2f} -> {self.after.accuracy:.2f} % after {len(self.history)} trials\n"
+            f"{self.plan}"
+        )
 
 
 def factor_within(
@@ -134,6 +143,10 @@ def factor_within(
         Thresholds for each layer under a bound on the loss of accuracy: Li et al. 2018, "Optimization based layer-wise magnitude-based
         pruning for DNN compression", IJCAI, there found by derivative-free optimisation and for single weights; here by bisection and for ranks.
     """
+    expect("factor_within(model, data, max_drop=1.0)", model=(model, nn.Module), data=(data, Splits))
+    if retrain is not None:
+        expect("factor_within(..., retrain=TrainSettings(epochs=2))", retrain=(retrain, TrainSettings))
+    expect_names(layers=layers)
     asked = _Asked(max_drop, confidence, retrain, fit_examples, seed)
     return _Search(model, data, asked, layers, on_trial).result()
 
@@ -149,8 +162,8 @@ class _Asked:
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_drop < 100:
-            raise SettingsError(f"max_drop={self.max_drop} must be points of accuracy, from 0 up to 100")
+        if not (isinstance(self.max_drop, Real) and 0 <= self.max_drop < 100):
+            raise SettingsError(f"max_drop={self.max_drop!r} must be points of accuracy, from 0 up to 100")
         if self.confidence and not 0.5 <= self.confidence < 1:
             raise SettingsError(f"confidence={self.confidence} must be 0, or from 0.5 up to 1")
         if self.fit_examples is not None and self.fit_examples < 1:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
 from secateur._model import copied, unwrapped
+from secateur._options import expect, expect_names
 from secateur.data import Split, Splits
 from secateur.errors import ModelError, NothingToCutError, SettingsError
 from secateur.methods.seeds import seed_for
@@ -53,10 +55,21 @@ class LayerwiseResult:
         skipped: Layers that were left whole, and why.
     """
 
-    model: nn.Module
+    model: nn.Module = field(repr=False)
     masks: Masks
     layers: tuple[LayerError, ...]
     skipped: Mapping[str, str]
+
+    def __str__(self) -> str:
+        """How many weights went, and what that cost each layer."""
+        removed, total = (sum(getattr(one, what) for one in self.layers) for what in ("removed", "weights"))
+        lines = [f"{removed:,} of {total:,} weights removed"]
+        lines += [
+            f"  {one.name}: {one.removed:,} of {one.weights:,}; error {one.error:.4g}, {one.without_moving:.4g} without moving the"
+            f" others, of variance {one.variance:.4g}"
+            for one in self.layers
+        ]
+        return "\n".join([*lines, *(f"  stays: {name}: {reason}" for name, reason in self.skipped.items())])
 
 
 def layerwise_obs(
@@ -100,6 +113,7 @@ def layerwise_obs(
 
     Raises:
         SettingsError: A share is below 0 or above 1, there is no such layer, or damping or examples are out of their range.
+        DataError: The network does not take the inputs.
         ModelError: Inputs depend on each other linearly, without damping; a layer that was named sees no data.
         NothingToCutError: There is no layer to cut.
 
@@ -120,6 +134,8 @@ def layerwise_obs(
         the scores of all weights are taken once and the changes added up; here each step sees those before it, as in
         Frantar and Alistarh 2022, arXiv:2208.11580, whose row-wise elimination and choice over rows this is. There biases do not move.
     """
+    call = "layerwise_obs(model, data, remove=0.5)"
+    expect(call, model=(model, nn.Module), data=(data, (Splits, Split)), remove=(remove, (Real, Mapping)))
     names = layers
     if isinstance(remove, Mapping):
         if layers is not None:
@@ -167,6 +183,8 @@ class Surgeon:
         damping: float = 0.01,
         seed: int = 0,
     ) -> None:
+        expect("Surgeon(model, data)", model=(model, nn.Module), data=(data, (Splits, Split)))
+        expect_names(layers=layers)
         if damping < 0:
             raise SettingsError(f"damping is {damping:g}; it must not be negative")
         if examples < 1:
@@ -203,6 +221,8 @@ class Surgeon:
             next(iter(layers_in(self._model, [name]))): share for name, share in remove.items()
         }  # fmt: skip
         for name, share in shares.items():
+            if not isinstance(share, Real):
+                raise SettingsError(f"remove={share!r} for {name!r} must be a number, the share that goes")
             if not 0 <= share <= 1:
                 raise SettingsError(f"remove={share:g} for {name!r} is no share between 0 and 1")
             if name not in self._orders:

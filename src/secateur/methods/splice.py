@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor, nn
 
 from secateur._model import copied, unwrapped
-from secateur._options import sentence
+from secateur._options import expect, sentence
 from secateur.criteria import WeightScores
 from secateur.data import Splits
 from secateur.errors import NothingToCutError, SettingsError
@@ -179,6 +179,10 @@ def splice(
         law: Zhu and Gupta 2017, arXiv:1710.01878. Fisher information for the Hessian: Theis et al. 2018, arXiv:1801.05787; exponents other than
         0 and 1 are ours.
     """
+    expect(
+        "splice(model, data, SpliceSettings(remove=0.9))",
+        model=(model, nn.Module), data=(data, Splits), settings=(settings, SpliceSettings),
+    )  # fmt: skip
     made = copied(unwrapped(model), {})
     training = settings.training.but(keep="last", early_stopping=None)
     optimizer = make_optimizer(made.parameters(), training)
@@ -325,15 +329,23 @@ class _Splicer:
         else:
             scores = WeightScores("splice", "weight", {n: self._sizes(n).double().cpu() for n in self.kept})
             shares = self.settings.remove
-            by_weight = {names[0]: share for names, share in self.pools} if isinstance(shares, dict) else None
+            asked = [(names, max(share, self._cut_of(names))) for names, share in self.pools]
+            by_weight = {names[0]: share for names, share in asked} if isinstance(shares, dict) else None
             masks = plan_weights(
-                self.model, scores, remove=by_weight or self.pools[0][1], scope="global",
+                self.model, scores, remove=by_weight or asked[0][1], scope="global",
                 within=None if self.settings.regrow else Masks(self.kept),
             )  # fmt: skip
             for name, kept in masks.kept.items():
                 self._keep(name, kept.to(self.kept[name].device))
         self.dense, self.squares = {}, {}
         self._forget()
+
+    def _cut_of(self, names: Sequence[str]) -> float:
+        """The share of some layers' weights that is cut for good: without regrowth, weights that are equal go together."""
+        if self.settings.regrow:
+            return 0.0
+        kept = torch.cat([self.kept[name].flatten() for name in names])
+        return 1.0 - int(kept.sum()) / len(kept)
 
     def _forget(self) -> None:
         """Moments of what is cut for good: left to decay they become numbers too small for a processor to be quick with."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._model import copied, named_tensors
+from secateur._options import expect
 from secateur.channels import watch
 from secateur.cost import CostModel
 from secateur.data import Split, Splits
@@ -113,6 +114,8 @@ def stepwise(
         Molchanov et al. 2017, Pruning Convolutional Neural Networks for Resource Efficient Inference, arXiv:1611.06440: a unit
         at a time, by a criterion, with retraining between. Here a step may be several units, which go together.
     """
+    call = "stepwise(model, data, StepSettings())"
+    expect(call, model=(model, nn.Module), data=(data, Splits), settings=(settings, StepSettings))
     kind = _Stepwise if settings.search == "steps" else _Bisected
     run = kind(copied(model, {}).eval(), data, settings)
     bound = settings.max_drop if keep_within is None else keep_within

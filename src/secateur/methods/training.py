@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final, TypeAlias
 
 from torch import nn
 
+from secateur._options import expect
 from secateur.channels import watch
 from secateur.cost import Cost, CostModel
 from secateur.data import Splits
@@ -99,6 +101,10 @@ def train(
         ...     len(result.history), result.file.name
         (2, 'model.safetensors')
     """
+    call = "train(model, data, TrainSettings(), out='run')"
+    expect(
+        call, model=(model, nn.Module), data=(data, Splits), settings=(settings, (TrainSettings, NoneType))
+    )
     if resume:
         with RunFolder.open(out, kind=KIND) as folder:
             stored = TrainSettings(**folder.settings["train"])

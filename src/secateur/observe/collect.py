@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from secateur._model import check_finite, left_as_found, named_tensors, unwrapped
 from secateur.channels.groups import Channels, Group
-from secateur.channels.nested import ForwardFn, run, tensors_in, with_tensors
+from secateur.channels.nested import ForwardFn, tensors_in, with_tensors
 from secateur.errors import DataError, ModelError, SettingsError
+from secateur.observe.batch import run_batch
 from secateur.observe.derivatives import Loss, cross_entropy, gradients, hessian_diagonal
 from secateur.observe.readers import Reader, readers_of
 from secateur.observe.sums import GramSum, MomentSum, TaylorSum
@@ -56,7 +57,7 @@ def observe(
 
     Raises:
         SettingsError: ``needs`` is empty, or ``probes`` below 1.
-        DataError: There is no batch, or its inputs are not finite.
+        DataError: There is no batch, or its inputs are not finite or not what the network takes.
         ModelError: Weights, activations, the loss or gradients are not finite; the layer is named.
 
     Example:
@@ -207,7 +208,7 @@ class _Collector:
         if self._now == 0:
             raise DataError("a batch has no examples; drop empty batches")
         self._gates.clear()
-        return run(model, placed, forward_fn)
+        return run_batch(model, placed, forward_fn)
 
     def learn(self, outputs: Any, targets: Any, loss: Loss) -> None:
         """Add what the batch's loss shows."""

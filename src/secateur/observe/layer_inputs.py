@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur._model import left_as_found, unwrapped
-from secateur.channels.nested import run, with_tensors
+from secateur.channels.nested import with_tensors
 from secateur.errors import DataError
+from secateur.observe.batch import run_batch
 from secateur.observe.sums import GramSum
 from secateur.observe.values import Covariance
 
@@ -55,7 +56,7 @@ def layer_inputs(
         for name, layer in named.items():
             layer.register_forward_pre_hook(_adding(name, sums[name]), with_kwargs=True)
         for inputs, _ in batches:
-            run(network, with_tensors(inputs, placed), None)
+            run_batch(network, with_tensors(inputs, placed), None)
             count += 1
     if not count:
         raise DataError("there is no batch of data; give at least one")

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from secateur._model import check_finite, left_as_found, named_tensors, unwrapped
 from secateur._options import did_you_mean
-from secateur.channels.nested import ForwardFn, run, tensors_in, with_tensors
+from secateur.channels.nested import ForwardFn, tensors_in, with_tensors
 from secateur.errors import DataError, ModelError, SettingsError
+from secateur.observe.batch import run_batch
 from secateur.observe.sums import GramSum
 from secateur.observe.values import Covariance
 
@@ -95,7 +96,7 @@ def observe_layers(
 
     Raises:
         SettingsError: There is no such layer.
-        DataError: There is no batch.
+        DataError: There is no batch, or the network does not take its inputs.
         ModelError: Weights or a layer's input are not finite.
 
     Example:
@@ -121,7 +122,7 @@ def observe_layers(
                 inputs = tuple(cast("list[Any]", inputs))  # noqa: PLW2901  as a data loader collates several arguments
             placed = with_tensors(inputs, lambda tensor: tensor.to(where))
             empty = empty and not any(len(tensor) for tensor in tensors_in(placed))
-            run(model, placed, forward_fn)
+            run_batch(model, placed, forward_fn)
     if empty:
         raise DataError("there is no batch to observe; an iterator that was used up gives none")
     return {name: Patches(tuple(total.result() for total in totals)) for name, totals in sums.items()}

@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from secateur._model import check_finite, left_as_found, named_tensors, unwrapped
 from secateur._options import did_you_mean
-from secateur.channels.nested import ForwardFn, run, tensors_in, with_tensors
+from secateur.channels.nested import ForwardFn, tensors_in, with_tensors
 from secateur.errors import DataError, ModelError, SettingsError
+from secateur.observe.batch import run_batch
 from secateur.observe.derivatives import Loss, cross_entropy, gradients
 
 WeightNeed: TypeAlias = Literal["gradient", "curvature"]
@@ -129,7 +130,7 @@ def observe_weights(
             first = next(tensors_in(placed), None)
             if first is None or not len(first):
                 raise DataError("a batch's inputs hold no tensor, or no example; leave such batches out")
-            outputs = seeing.forward(lambda placed=placed: run(model, placed, forward_fn))
+            outputs = seeing.forward(lambda placed=placed: run_batch(model, placed, forward_fn))
             target = targets.to(device) if isinstance(targets, Tensor) else targets
             found = (loss or cross_entropy)(outputs, target)
             seeing.learn(outputs, found, len(first), known=loss is None and _is_plain(outputs, target))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from numbers import Real
+from typing import Any, Literal, TypeAlias, get_args
 
 from torch import nn
 
 from secateur._model import unwrapped
+from secateur._options import expect, expect_names
 from secateur.channels import digest_of, watch
 from secateur.cost import Cost, CostModel
 from secateur.errors import NothingToCutError, SettingsError
 from secateur.plan.budget import Budget
 from secateur.plan.decompose import Kind, composed, decomposed, energy
 from secateur.plan.factor_plan import FactorPlan, Factors
-from secateur.plan.layers import Candidate, candidates, check_weights
+from secateur.plan.layers import Candidate, candidates, check_weights, layers_of
 from secateur.plan.left import gathered
 from secateur.plan.ranks import Ranks, by_budget, by_energy, choices_of, given_ranks, with_changes
 
@@ -66,20 +68,24 @@ def plan_factors(
         1 layer replaced: 2,146 -> 482 parameters, 2,112 -> 448 MACs
           layer  by   ranks    parameters    MACs          energy
           0      svd  32 -> 4  2,080 -> 416  2,048 -> 384  ... %
-          stays: 2: would not have fewer parameters
+          stays: 2: would not have fewer parameters at rank 2 of 2; it would at 1
 
     Source:
         Dense layers: Denil et al. 2013, arXiv:1306.0543, and Denton et al. 2014, arXiv:1404.0736. Convolutions: Kim et al. 2016,
         arXiv:1511.06530, which chooses ranks by variational Bayes; here they are given, by energy or by cost.
     """
+    expect("plan_factors(model, example, rank=8)", model=(model, nn.Module))
+    expect_names(layers=layers)
+    if budget is not None:
+        expect("plan_factors(..., budget=Parameters(at_most=0.5))", budget=(budget, get_args(Budget)))
     if sum(one is not None for one in (rank, energy, budget)) != 1:
         raise SettingsError("give one of rank=, energy= and budget=: how the ranks are chosen")
-    if energy is not None and not 0 < energy <= 1:
-        raise SettingsError(f"energy={energy} must be a share above 0, at most 1")
+    if energy is not None and not (isinstance(energy, Real) and 0 < energy <= 1):
+        raise SettingsError(f"energy={energy!r} must be a share above 0, at most 1")
     network = unwrapped(model)
     check_weights(network)
     found, left = candidates(network, example, layers, lambda _: None)
-    _check_named(rank, found, left)
+    _check_named(rank, found, left, list(layers_of(network)))
     before = CostModel(watch(network, example)).total()
     if budget is not None:
         chosen = by_budget([choices_of(one) for one in found], budget, before)
@@ -90,7 +96,7 @@ def plan_factors(
         chosen = {name: sizes for name, sizes in ranks.items() if sizes is not None}
     none = "no rank was given" if rank is not None else "the budget is met without"
     made = at_ranks(network, found, chosen, before=before, left=left, none=none)
-    return made if budget is not None else _some(made)
+    return made if budget is not None else _some(made, "ask for lower ranks or other layers")
 
 
 def plan_replacements(
@@ -136,10 +142,12 @@ def plan_replacements(
         Howard et al. 2017, arXiv:1704.04861; Wu et al. 2018, arXiv:1711.08141; Iandola et al. 2016, arXiv:1602.07360. There networks
         are built of these modules and trained from the start; here they begin as the convolution's nearest.
     """
+    expect("plan_replacements(model, example, kind='depthwise-separable')", model=(model, nn.Module))
+    expect_names(layers=layers)
     if kind not in ("depthwise-separable", "fire", "shift"):
         raise SettingsError(f"kind={kind!r} must be 'depthwise-separable', 'fire' or 'shift'")
-    if not 0 < squeeze <= 1:
-        raise SettingsError(f"squeeze={squeeze} must be a share above 0, at most 1")
+    if not (isinstance(squeeze, Real) and 0 < squeeze <= 1):
+        raise SettingsError(f"squeeze={squeeze!r} must be a share above 0, at most 1")
     network = unwrapped(model)
     check_weights(network)
     found, left = candidates(network, example, layers, _refusal(kind))
@@ -153,7 +161,10 @@ def plan_replacements(
             smaller.append(factors_of(one, kind, sizes))
         else:
             more.append((one.name, "would not have fewer parameters"))
-    return _some(_made(digest_of(network), smaller, (*left, *more), before=before))
+    return _some(
+        _made(digest_of(network), smaller, (*left, *more), before=before),
+        "take other layers, or another kind",
+    )
 
 
 def factors_of(one: Candidate, kind: Kind, sizes: tuple[int, ...]) -> Factors:
@@ -188,7 +199,7 @@ def at_ranks(
         if one.name not in chosen:
             more.append((one.name, none))
         elif one.cost_of(one.low_rank, chosen[one.name]).parameters >= one.cost.parameters:
-            more.append((one.name, "would not have fewer parameters"))
+            more.append((one.name, f"would not have fewer parameters{_at_which(one, chosen[one.name])}"))
         else:
             smaller.append(factors_of(one, one.low_rank, chosen[one.name]))
     return _made(digest_of(model), smaller, (*left, *more), before=before)
@@ -201,21 +212,38 @@ def _made(
     return FactorPlan(digest, tuple(layers), before, after, gathered(left))
 
 
-def _some(made: FactorPlan) -> FactorPlan:
-    """A plan that replaces something, as was asked."""
+def _at_which(one: Candidate, sizes: tuple[int, ...]) -> str:
+    """At which ranks a layer would not have fewer parameters, and the greatest at which it would."""
+    full = one.full(one.low_rank)
+    lower = (tuple(min(rank, most) for most in full) for rank in range(max(full), 0, -1))
+    most = next(
+        (low for low in lower if one.cost_of(one.low_rank, low).parameters < one.cost.parameters), None
+    )
+    asked = f" at rank {_x(sizes)} of {_x(full)}"
+    return f"{asked}; it would at {_x(most)}" if most is not None else f"{asked}, nor at any"
+
+
+def _x(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _some(made: FactorPlan, what: str) -> FactorPlan:
+    """A plan that replaces something, as was asked; if it does not, what to do."""
     if not made.layers:
         raise NothingToCutError(
-            f"no layer would be replaced: {'; '.join(map(str, made.left)) or 'there is no dense or convolutional layer'};"
-            " ask for lower ranks or other layers"
+            f"no layer would be replaced: {'; '.join(map(str, made.left)) or 'there is no dense or convolutional layer'}; {what}"
         )
     return made
 
 
-def _check_named(rank: Ranks | None, found: Sequence[Candidate], left: Sequence[tuple[str, str]]) -> None:
+def _check_named(
+    rank: Ranks | None, found: Sequence[Candidate], left: Sequence[tuple[str, str]], every: Sequence[str]
+) -> None:
     """Refuse ranks for layers that are not there, or that cannot have them."""
     if not isinstance(rank, Mapping):
         return
-    known, reasons = {one.name for one in found}, dict(left)
+    known = {one.name for one in found}
+    reasons = {**dict.fromkeys(every, "layers= leaves out"), **dict(left)}
     for name in rank:
         if name not in known:
             raise SettingsError(

@@ -117,11 +117,7 @@ def candidates(
         SettingsError: A name or pattern fits no dense or convolutional layer.
     """
     ran = calls(model, example)
-    named = {
-        name: module
-        for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
-        if isinstance(module, LAYERS)
-    }
+    named = layers_of(model)
     patterns = None if layers is None else list(layers)
     for pattern in patterns or ():
         if not any(_fits(name, pattern) for name in named):
@@ -144,6 +140,12 @@ def candidates(
             left.append((name, reason))
     bad = _used_otherwise(model, example, found)
     return tuple(one for one in found if one.name not in bad), (*left, *bad.items())
+
+
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The dense and convolutional layers of a network by name."""
+    named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+    return {name: module for name, module in named if isinstance(module, LAYERS)}
 
 
 def _all_names(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -101,8 +101,14 @@ def given_ranks(candidate: Candidate, rank: Ranks) -> tuple[int, ...] | None:
         raise SettingsError(
             f"rank={asked} for {candidate.name!r}: a layer without a window has one rank, not two"
         )
-    if len(sizes) != len(full) or any(not _whole(size) for size in sizes):
-        raise SettingsError(f"rank={asked!r} for {candidate.name!r} must be whole numbers of at least 1")
+    if len(sizes) != len(full):
+        raise SettingsError(
+            f"rank={asked!r} for {candidate.name!r} has {len(sizes)} numbers; give one, or two: of inputs and of outputs"
+        )
+    if any(not _whole(size) for size in sizes):
+        raise SettingsError(
+            f"rank={asked!r} for {candidate.name!r} must be whole numbers of at least 1: one, or a pair such as (4, 8)"
+        )
     return tuple(min(size, most) for size, most in zip(sizes, full, strict=True))
 
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur._options import expect
+from secateur._options import expect, expect_names
 from secateur.channels import Block, Channels, Constraints, Group
 from secateur.cost import Cost, CostModel
 from secateur.criteria import Merge, Norm, Scores, normalised
@@ -367,6 +367,7 @@ def plan(
     if scope not in ("layer", "global"):
         raise SettingsError(f"scope={scope!r} must be 'layer' or 'global'")
     expect("plan(channels, scores)", channels=(channels, Channels), scores=(scores, Scores))
+    expect_names(groups=groups)
     if budget is not None:
         expect("plan(..., budget=Macs(at_most=0.5))", budget=(budget, get_args(Budget)))
     gone = checked(channels, without)

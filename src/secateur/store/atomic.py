@@ -91,20 +91,22 @@ def write_failure(path: Path, *, size: int, error: OSError) -> StoreError:
 
     >>> print(write_failure(Path("runs/a/journal.jsonl"), size=120, error=OSError(errno.EDQUOT, "quota")))
     cannot write runs/a/journal.jsonl (120 bytes): the disk quota is used up. Nothing was changed; make room and
-    repeat the command (an interrupted run goes on where it was, with --resume).
+    try again (an interrupted run goes on where it was, with --resume).
     """
     reason = _FULL.get(error.errno or 0)
+    if error.errno == errno.ENOENT:
+        return StoreError(f"cannot write {path}: there is no folder {path.parent}. Make it, and try again.")
     if reason is None:
         return StoreError(
             f"cannot write {path}: {error.strerror or error}. Nothing was changed;"
-            " check the path and its permissions and repeat the command."
+            " check the path and its permissions and try again."
         )
     if error.errno == errno.ENOSPC:
         with contextlib.suppress(OSError):  # the folder may be what failed; then the figure is left out
             reason += f" ({_amount(shutil.disk_usage(path.parent).free)} free)"
     return StoreError(
         f"cannot write {path} ({_amount(size)}): {reason}. Nothing was changed;"
-        " make room and repeat the command (an interrupted run goes on where it was, with --resume)."
+        " make room and try again (an interrupted run goes on where it was, with --resume)."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from secateur._options import expect
 from secateur.errors import FileFormatError, SettingsError
 from secateur.store.tensor_file import read_header, write_tensors
 from secateur.surgery import Masks
@@ -32,7 +33,7 @@ def save_masks(masks: Masks, path: str | PathLike[str]) -> None:
         path: Where to write, ending in ``.safetensors``.
 
     Raises:
-        SettingsError: The path ends otherwise.
+        SettingsError: The path ends otherwise, or these are no masks.
         StoreError: The file could not be written; an old one is as it was.
 
     Example:
@@ -43,6 +44,7 @@ def save_masks(masks: Masks, path: str | PathLike[str]) -> None:
         ...     load_masks(f"{folder}/masks.safetensors").kept
         {'0.weight': tensor([[ True, False]])}
     """
+    expect("save_masks(masks, path)", masks=(masks, Masks), path=(path, (str, PathLike)))
     target = Path(path)
     if target.suffix != ".safetensors":
         raise SettingsError(

@@ -256,6 +256,11 @@ def _read(path: Path) -> tuple[TensorFile, ModelDocument]:
         raise FileFormatError(
             f"{path} has file format {version}, and this version of Secateur reads {FORMAT}; upgrade Secateur"
         )
+    if isinstance(described, dict) and cast("dict[str, Any]", described).get("kind") == "masks":
+        raise FileFormatError(
+            f"{path} holds masks and no network; read them with secateur.store.load_masks, and name a file that"
+            " secateur.save wrote here"
+        )
     try:
         document = ModelDocument.model_validate(described)
     except ValidationError as error:

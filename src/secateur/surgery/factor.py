@@ -8,9 +8,10 @@ from typing import Any, TypeAlias, cast
 from torch import Tensor, nn
 
 from secateur._model import check_finite, copied, unwrapped
+from secateur._options import expect
 from secateur.channels import digest_of
 from secateur.channels.pass_through import put_in
-from secateur.criteria.score import BATCH_SIZE, HasBatches
+from secateur.criteria.score import HasBatches, batches_of
 from secateur.errors import PlanError
 from secateur.observe import Covariance, layer_inputs
 from secateur.plan.decompose import balanced, decomposed
@@ -50,6 +51,7 @@ def factor(
         PlanError: The plan was made for another network.
         ModelError: A weight is not finite, or a wrapper cannot be made again. Nothing has changed then.
         DataError: The data cannot be used.
+        SettingsError: An argument is of another kind.
 
     Example:
         >>> import torch, secateur
@@ -65,12 +67,14 @@ def factor(
         As for `secateur.plan_factors` and `secateur.plan_replacements`. Factors that are nearest on a layer's inputs: Zhang et al. 2016,
         arXiv:1505.06798, there for one low-rank factor and through the ReLU; here for the layer's own outputs.
     """
+    expect(
+        "factor(model, plan), with a plan of plan_factors or plan_replacements",
+        model=(model, nn.Module), plan=(plan, FactorPlan),
+    )  # fmt: skip
     network = unwrapped(model)
-    found = digest_of(network)
-    if found != plan.digest:
+    if digest_of(network) != plan.digest:
         raise PlanError(
-            f"the plan was made for another network (structure {plan.digest}, this one is {found});"
-            " make a plan for this network"
+            f"the plan was made for another network: {_difference(network, plan)}; make a plan for this network"
         )
     check_wrappers(model, plan)
     layers = {entry.name: _layer(network, entry) for entry in plan.layers}
@@ -92,7 +96,19 @@ def _seen(model: nn.Module, layers: list[str], data: LayerData) -> Mapping[str, 
     """What layers read on some data."""
     if isinstance(data, Mapping):
         return cast("Mapping[str, Covariance]", data)
-    return layer_inputs(model, layers, data.batches(BATCH_SIZE) if isinstance(data, HasBatches) else data)
+    return layer_inputs(model, layers, batches_of(data))
+
+
+def _difference(model: nn.Module, plan: FactorPlan) -> str:
+    """Where a network differs from the one that a plan was made for, as far as the plan says."""
+    modules = dict(cast("Iterable[tuple[str, nn.Module]]", model.named_modules()))
+    for entry in plan.layers:
+        if entry.name not in modules:
+            return f"this one has no layer {entry.name!r}"
+        count = sum(parameter.numel() for parameter in modules[entry.name].parameters())
+        if count != entry.before.parameters:
+            return f"{entry.name!r} had {entry.before.parameters:,} parameters in it and has {count:,} here"
+    return "what it replaces is as large in this one, and the rest of the structure differs"
 
 
 def _layer(model: nn.Module, entry: Factors) -> Layer:

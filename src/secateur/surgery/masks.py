@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from secateur._model import copied, unwrapped
-from secateur._options import did_you_mean
+from secateur._options import did_you_mean, expect
 from secateur.channels import INPUT, digest_of, tensors_gone
 from secateur.errors import PlanError, SettingsError
 from secateur.plan.change import Mix, Plan
 from secateur.surgery.optimizers import check_optimizers
 from secateur.surgery.tensors import Part, changed, parts_of
 from secateur.surgery.wrappers import cut_inside
+
+_CALL = "mask(model, masks), with masks from plan_weights or of bool tensors by name: Masks({'conv1.weight': stays})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,11 +50,14 @@ class Masks:
     kept: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
+        call = "Masks({'conv1.weight': stays}), with a bool tensor for each name"
+        expect(call, kept=(self.kept, Mapping))
         if not self.kept:
             raise SettingsError(
                 "masks of no parameter say nothing; give one bool tensor for each parameter's name"
             )
         for name, kept in self.kept.items():
+            expect(call, **{f"the mask of {name!r}": (kept, Tensor)})
             if kept.dtype != torch.bool or not kept.numel():
                 raise SettingsError(
                     f"the mask of {name!r} is {kept.dtype} {tuple(kept.shape)}; it must be bool, with the parameter's shape and"
@@ -194,12 +199,14 @@ def mask(model: nn.Module, masks: Masks, *, inplace: bool = False) -> nn.Module:
 
     Raises:
         PlanError: The masks are of another network. Nothing has changed then.
+        SettingsError: They are no `Masks`.
 
     Example:
         >>> net = nn.Linear(2, 1)
         >>> mask(net, Masks({"weight": torch.tensor([[True, False]])})).weight[0, 1].item()
         0.0
     """
+    expect(_CALL, model=(model, nn.Module), masks=(masks, Masks))
     masks.check(unwrapped(model))
     result = model if inplace else cut_inside(model, lambda inner: copied(inner, {}), inplace=False)
     _zero(_cut_weights(result, masks))
@@ -237,6 +244,7 @@ def holding(
     Source:
         Han et al. 2015, Learning both weights and connections, arXiv:1506.02626: retraining of what is left.
     """
+    expect("holding(model, masks, optimizer)", model=(model, nn.Module), masks=(masks, Masks))
     optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
     network = unwrapped(model)
     masks.check(network)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from numbers import Real
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur._model import named_tensors, unwrapped
-from secateur._options import did_you_mean
-from secateur.criteria import WeightScores
+from secateur._options import did_you_mean, expect, expect_names
+from secateur.criteria import Scores, WeightScores
 from secateur.errors import NothingToCutError, PlanError, SettingsError
 from secateur.surgery.masks import Masks
 
@@ -44,13 +45,14 @@ def plan_weights(
         scope: ``layer`` removes the share from every parameter, ``global`` ranks all parameters together.
         normalise: For ``global``: divide a parameter's scores by their ``l1`` or ``l2`` norm first, so that layers compete.
         exclude: Names of parameters that stay as they are.
-        within: Masks that hold already. What they cut stays cut and counts as removed; it takes no part in the norm.
+        within: Masks that hold already. What they cut stays cut and counts as removed, so that ``remove`` cannot be less than
+            they have cut; it takes no part in the norm.
 
     Returns:
         Masks of the parameters that have scores and are not excluded, and of those that ``within`` names.
 
     Raises:
-        SettingsError: A share is out of range, or a name is unknown.
+        SettingsError: A share is out of range or below what ``within`` has cut, a name is unknown, or the scores are of units.
         NothingToCutError: Every parameter is excluded.
         PlanError: The scores or masks are of another network.
 
@@ -60,6 +62,14 @@ def plan_weights(
         >>> plan_weights(net, secateur.score_weights(net, "magnitude"), remove=0.5, scope="global").left
         3
     """
+    if isinstance(scores, Scores):
+        raise SettingsError(
+            "the scores are of units, and plan_weights takes scores of single weights or kernels; cut units with"
+            " secateur.plan(channels, scores, remove=...), or score weights with secateur.score_weights(model)"
+        )
+    call = "plan_weights(model, scores, remove=0.5)"
+    expect(call, model=(model, nn.Module), scores=(scores, WeightScores), remove=(remove, (Real, Mapping)))
+    expect_names(exclude=exclude)
     if scope not in get_args(WeightScope):
         raise SettingsError(f"scope={scope!r} must be 'layer' or 'global'")
     if normalise not in get_args(WeightNorm):
@@ -77,8 +87,10 @@ def plan_weights(
         )
     shapes = _shapes(model, scores)
     if within is not None:
+        expect("plan_weights(..., within=masks)", within=(within, Masks))
         within.check(model)
     free = {name: _free(values[name], within, name) for name in values}
+    _check_not_less(remove, free)
     if isinstance(remove, Mapping) or scope == "layer":
         kept = {
             name: _lowest_gone(
@@ -150,8 +162,26 @@ def _free(values: Tensor, within: Masks | None, name: str) -> Tensor:
     return kept if kept.dim() == values.dim() else kept.flatten(2).any(2)
 
 
+def _check_not_less(remove: float | Mapping[str, float], free: Mapping[str, Tensor]) -> None:
+    """Refuse to remove less than masks that hold already have cut: nothing comes back."""
+    asked = (
+        [(name, share, [free[name]]) for name, share in remove.items() if name in free]
+        if isinstance(remove, Mapping)
+        else [("the network", remove, list(free.values()))]
+    )
+    for name, share, pool in asked:
+        total, left = sum(each.numel() for each in pool), sum(int(each.sum()) for each in pool)
+        if _count(share, total, name) < total - left:
+            raise SettingsError(
+                f"remove={share:g} for {name}, and within= has cut {1 - left / total:.3g} of it already, which stays cut; remove at"
+                " least that, or leave within= out"
+            )
+
+
 def _count(share: float, total: int, name: str) -> int:
     """How many go; a share of count / total is that count, though it was rounded."""
+    if not isinstance(share, Real):
+        raise SettingsError(f"remove={share!r} for {name} must be a number, the share that goes")
     if not 0 <= share <= 1:
         raise SettingsError(f"remove={share:g} for {name} must be a share from 0 to 1")
     return math.floor(share * total * (1 + 1e-12) + 1e-9)

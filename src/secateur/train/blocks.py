@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._model import left_as_found, named_tensors, unwrapped
+from secateur._options import expect, expect_names
 from secateur.channels import INPUT, Channels, Passage, Visit, Visits, digest_of, visits
 from secateur.errors import ModelError, NoBlockError, SettingsError
 from secateur.observe.calls import calls
@@ -146,6 +147,10 @@ def block_around(
     Source:
         SNARE (KIT, 2020), sections 6.1 and 6.2, names block training and leaves open what a block is.
     """
+    call = "block_around(model, channels, 'conv1', example)"
+    expect(call, model=(model, nn.Module), channels=(channels, Channels), groups=(groups, (str, Collection)))
+    if not isinstance(groups, str):
+        expect_names(groups=groups)
     model = unwrapped(model)
     if digest_of(model) != channels.digest:
         raise ModelError(

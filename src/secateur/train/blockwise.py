@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from secateur._model import unwrapped
+from secateur._options import expect
 from secateur.errors import DataError, ModelError, SettingsError
 from secateur.train.blocks import Kept, TrainingBlock, reached
 from secateur.train.conditions import check_options
-from secateur.train.forward import Examples, check_split, device_of, dtype_of, logits, mode
+from secateur.train.forward import Examples, check_examples, check_split, device_of, dtype_of, logits, mode
 from secateur.train.loop import Run
 from secateur.train.settings import TrainSettings
 from secateur.train.state import EpochRecord, FitResult, restore, snapshot
@@ -51,6 +52,11 @@ def block_outputs(unreduced: nn.Module, block: TrainingBlock, inputs: Tensor) ->
         >>> block_outputs(net, block_around(net, secateur.watch(net, x), "conv1", x), x).shape
         torch.Size([5, 32, 8, 8])
     """
+    expect(
+        "block_outputs(unreduced, block, inputs)",
+        unreduced=(unreduced, nn.Module),
+        block=(block, TrainingBlock),
+    )
     block.check(unwrapped(unreduced))
     return _through(unwrapped(unreduced), block, inputs, before=False)
 
@@ -82,8 +88,8 @@ def fit_block(
     what no other part of the network holds, too. The block is trained as it will be used, in eval mode: norms keep their
     statistics and dropout is off. Everything else stays as it is, to the bit.
 
-    Of the settings those of labels do not apply and are not looked at: ``label_smoothing``, ``distil_weight`` and
-    ``distil_temperature``.
+    Of the settings those of labels and of a teacher do not apply and are not looked at: ``label_smoothing``, ``distil_weight``,
+    ``distil_temperature``, ``attention_weight`` and ``attention_layers``.
 
     Args:
         model: The network after the cut.
@@ -130,6 +136,12 @@ def fit_block(
         SNARE (KIT, 2020), sections 6.1 and 6.2: pairs are the unreduced network's intermediate results. Inputs of the reduced
         network with targets of the unreduced one: He et al. 2017, arXiv:1707.06168, there for one layer by least squares.
     """
+    expect(
+        "fit_block(model, unreduced, block, data.train, TrainSettings()), with a block of block_around",
+        model=(model, nn.Module), unreduced=(unreduced, nn.Module), block=(block, TrainingBlock),
+        settings=(settings, TrainSettings),
+    )  # fmt: skip
+    check_examples(train=train, **({} if validation is None else {"validation": validation}))
     model, unreduced = unwrapped(model), unwrapped(unreduced)
     where = device_of(model)
     check_options(validation, settings, seed=seed, device=where, teachers=(None, None))

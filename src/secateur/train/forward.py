@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import DataError, ModelError
+from secateur.errors import DataError, ModelError, SettingsError
 
 
 class Examples(Protocol):
@@ -133,6 +133,29 @@ def _first_outputs(model: nn.Module, batch: Tensor) -> Tensor:
     return outputs
 
 
+def check_examples(**arguments: object) -> None:
+    """Refuse what holds no inputs and targets, such as all splits of a data set where one is wanted.
+
+    Args:
+        arguments: By name what was given.
+
+    Raises:
+        SettingsError: One is something else.
+
+    Example:
+        >>> check_examples(train=3)
+        Traceback (most recent call last):
+        ...
+        secateur.errors.SettingsError: train is of class int, and one split with inputs and targets is wanted; give data.train
+    """
+    for name, value in arguments.items():
+        if not all(hasattr(value, part) for part in ("inputs", "targets", "__len__")):
+            part = name if name in ("train", "validation", "test") else "train"
+            raise SettingsError(
+                f"{name} is of class {type(value).__name__}, and one split with inputs and targets is wanted; give data.{part}"
+            )
+
+
 def check_fit(model: nn.Module, examples: Examples, *, device: torch.device | str | None = None) -> int:
     """Check that a network and examples belong together, by one example in eval mode.
 
@@ -147,6 +170,7 @@ def check_fit(model: nn.Module, examples: Examples, *, device: torch.device | st
     Raises:
         DataError: Inputs do not fit, lengths differ, or a label lies outside the network's classes.
         ModelError: A parameter is not finite.
+        SettingsError: These are no examples.
 
     Example:
         >>> from types import SimpleNamespace
@@ -155,6 +179,7 @@ def check_fit(model: nn.Module, examples: Examples, *, device: torch.device | st
         >>> check_fit(nn.Linear(3, 2), Two(inputs=torch.zeros(4, 3), targets=torch.tensor([0, 1, 1, 0])))
         2
     """
+    check_examples(split=examples)
     inputs, targets = examples.inputs, examples.targets
     if targets.ndim != 1 or len(inputs) != len(targets) or targets.is_floating_point():
         raise DataError(

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from secateur._options import expect
 from secateur.errors import ModelError, SettingsError
 from secateur.surgery import Masks, holding
 from secateur.train.attention import Attention
@@ -28,7 +29,7 @@ from secateur.train.conditions import (
     precision_of,
 )
 from secateur.train.distil import check_teacher, distil_loss, soften
-from secateur.train.forward import Examples, check_split, device_of, dtype_of, logits, mode
+from secateur.train.forward import Examples, check_examples, check_split, device_of, dtype_of, logits, mode
 from secateur.train.rates import learning_rate, make_optimizer
 from secateur.train.settings import TrainSettings
 from secateur.train.state import (
@@ -124,6 +125,13 @@ def fit(
         Averaged weights: Polyak and Juditsky 1992, SIAM J. Control Optim. 30(4), in torch's exponential form.
         A teacher that sees the same changed examples: Beyer et al. 2022, arXiv:2106.05237.
     """
+    call = "fit(model, data.train, data.validation, TrainSettings())"
+    expect(call, model=(model, nn.Module), settings=(settings, TrainSettings))
+    check_examples(train=train, **({} if validation is None else {"validation": validation}))
+    if teacher is not None:
+        expect("fit(..., teacher=model)", teacher=(teacher, nn.Module))
+    if masks is not None:
+        expect("fit(..., masks=Masks({'conv1.weight': stays}))", masks=(masks, Masks))
     where = device_of(model) if device is None else torch.device(device)
     check_options(validation, settings, seed=seed, device=where, teachers=(teacher, teacher_answers))
     if masks is not None:

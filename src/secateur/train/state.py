@@ -70,7 +70,19 @@ class FitResult:
     history: tuple[EpochRecord, ...]
     best_epoch: int
     stopped: Stop
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer = field(repr=False)
+
+    def __str__(self) -> str:
+        """How long it ran, why it ended, and what the network now has."""
+        count = len(self.history)
+        text = f"{count} epoch{'' if count == 1 else 's'}, ended by {self.stopped}; weights of epoch {self.best_epoch}"
+        kept = next((record for record in self.history if record.epoch == self.best_epoch), None)
+        if kept is None:
+            return text
+        judged = kept.validation_accuracy
+        return f"{text}: train loss {kept.train_loss:.4g}" + (
+            "" if judged is None else f", validation accuracy {judged:.2f} %"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
