@@ -193,7 +193,7 @@ def test_units_and_weights_compare_by_the_parameters_that_can_go() -> None:
     assert found.what == SHARE_OF_PARAMETERS
     assert found.points == pytest.approx(70.0 - 40.0)
     page = render_study(study, cells)
-    assert "% of the parameters that can go within 1 points" in page
+    assert "% of the parameters that can go within 1 point" in page
     assert ">70.0" in page
     assert ">40.0" in page
 
