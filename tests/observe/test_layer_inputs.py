@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from secateur.errors import DataError
-from secateur.observe import layer_inputs
+from secateur.errors import DataError, ModelError
+from secateur.observe import layer_inputs, patches
 from secateur.observe.calls import calls
-from secateur.observe.layer_inputs import windows
 
 LAYERS = [
     (nn.Conv2d(3, 4, 3, padding=1), (2, 3, 7, 6)),
@@ -28,7 +27,7 @@ def test_windows_times_the_weight_are_the_outputs(layer, shape):
     layer = layer.double()
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
-    made = windows(layer, x) @ layer.weight.flatten(1).T + layer.bias
+    made = patches(layer, x)[0] @ layer.weight.flatten(1).T + layer.bias
 
     wanted = layer(x) if isinstance(layer, nn.Linear) else layer(x).movedim(1, -1)
     torch.testing.assert_close(made, wanted.reshape(made.shape))
@@ -42,7 +41,7 @@ def test_moments_are_over_all_examples_and_positions():
 
     seen = layer_inputs(model, ["1"], [(x[:2], None), (x[2:], None)])["1"]
 
-    rows = windows(model[1], model.eval()[0](x)).flatten(0, 1)
+    rows = patches(model[1], model.eval()[0](x))[0].flatten(0, 1)
     torch.testing.assert_close(seen.mean, rows.mean(0))
     torch.testing.assert_close(seen.gram, rows.T @ rows / len(rows))
     assert seen.count == len(rows) == 5 * 16
@@ -55,7 +54,7 @@ def test_data_that_cannot_be_used():
     model = nn.Sequential(nn.Linear(2, 2))
     with pytest.raises(DataError, match="no batch"):
         layer_inputs(model, ["0"], [])
-    with pytest.raises(DataError, match="layer '0' is not finite"):
+    with pytest.raises(ModelError, match=r"'0\.weight' reads is not finite"):
         layer_inputs(model, ["0"], [(torch.full((1, 2), float("nan")), None)])
 
 

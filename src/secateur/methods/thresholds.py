@@ -255,7 +255,7 @@ def joint_thresholds(
         raise SettingsError(
             f"start says how many {alone.granularity}s can go, and {granularity}s are asked for; take thresholds of these, or leave start out"
         )
-    shares = alone.shares() if alone else None if isinstance(start, Thresholds) else start
+    shares = start.shares() if isinstance(start, Thresholds) else start
     chosen = _known(
         layers if layers is not None or shares is None else list(shares), scopes_of(model, data, granularity)
     )

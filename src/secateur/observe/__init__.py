@@ -2,8 +2,7 @@
 
 from secateur.observe.collect import observe
 from secateur.observe.derivatives import Loss, cross_entropy
-from secateur.observe.layer_inputs import layer_inputs
-from secateur.observe.layers import Patches, layers_in, observe_layers, patches
+from secateur.observe.layers import Patches, layer_inputs, layers_in, observe_layers, patches
 from secateur.observe.values import Covariance, Moments, Need, Observations, Taylor, pool
 from secateur.observe.weights import WeightNeed, WeightObservations, observe_weights, weights_of
 

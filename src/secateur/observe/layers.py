@@ -19,7 +19,9 @@ from secateur.observe.sums import GramSum
 from secateur.observe.values import Covariance
 
 Layer: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LAYERS = (nn.Linear, *CONVOLUTIONS)
+"""What this is about: layers whose outputs are their weights' rows times patches of their inputs."""
 
 
 def layers_in(model: nn.Module, names: Collection[str] | None = None) -> dict[str, Layer]:
@@ -41,7 +43,7 @@ def layers_in(model: nn.Module, names: Collection[str] | None = None) -> dict[st
     found = {
         weight: module
         for name, module in modules.items()
-        if isinstance(module, _LAYERS) and (weight := f"{name}.weight".lstrip(".")) in weights
+        if isinstance(module, LAYERS) and (weight := f"{name}.weight".lstrip(".")) in weights
     }
     if names is None:
         return found
@@ -115,7 +117,7 @@ def observe_layers(
         model.eval()
         for name, layer in chosen.items():
             for holder in model.modules():
-                if isinstance(holder, _LAYERS) and holder.weight is layer.weight:
+                if isinstance(holder, LAYERS) and holder.weight is layer.weight:
                     holder.register_forward_pre_hook(_adding(name, sums[name]), with_kwargs=True)
         for inputs, _ in batches:
             if isinstance(inputs, list) and forward_fn is None:
@@ -126,6 +128,21 @@ def observe_layers(
     if empty:
         raise DataError("there is no batch to observe; an iterator that was used up gives none")
     return {name: Patches(tuple(total.result() for total in totals)) for name, totals in sums.items()}
+
+
+def layer_inputs(
+    model: nn.Module, layers: Collection[str], batches: Iterable[tuple[Any, Any]]
+) -> dict[str, Covariance]:
+    """What layers that are not grouped read, by their own names: `observe_layers` in short.
+
+    Example:
+        >>> seen = layer_inputs(nn.Sequential(nn.Linear(2, 3)), ["0"], [(torch.ones(4, 2), None)])
+        >>> seen["0"].gram
+        tensor([[1., 1.],
+                [1., 1.]], dtype=torch.float64)
+    """
+    seen = observe_layers(model, batches, layers=layers)
+    return {name.removesuffix("weight").rstrip("."): found.groups[0] for name, found in seen.items()}
 
 
 def _adding(name: str, sums: list[GramSum]) -> Any:

@@ -17,6 +17,7 @@ from secateur.channels.nested import ForwardFn, tensors_in, with_tensors
 from secateur.errors import DataError, ModelError, SettingsError
 from secateur.observe.batch import run_batch
 from secateur.observe.derivatives import Loss, cross_entropy, gradients
+from secateur.observe.layers import LAYERS as NOT_TRANSPOSED
 
 WeightNeed: TypeAlias = Literal["gradient", "curvature"]
 """The mean size of the gradient, or the Gauss-Newton diagonal."""
@@ -26,7 +27,7 @@ _AT_ONCE = 1 << 24
 
 
 LAYERS: Final = (
-    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+    *NOT_TRANSPOSED, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
 )  # fmt: skip
 """The layers whose weights take part."""
 

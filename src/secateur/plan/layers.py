@@ -16,11 +16,8 @@ from secateur._model import copied, hook_tables, named_tensors
 from secateur.cost import Cost
 from secateur.errors import ModelError, SecateurError, SettingsError
 from secateur.observe.calls import Calls, calls
+from secateur.observe.layers import CONVOLUTIONS, LAYERS
 from secateur.plan.decompose import Kind
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-LAYERS = (nn.Linear, *CONVOLUTIONS)
-"""The classes whose layers can be replaced; not their subclasses, which may compute something else."""
 
 Terms: TypeAlias = "list[tuple[Any, float]]"
 """Tensors: how many numbers each has, and at how many positions each number is multiplied."""
@@ -158,7 +155,7 @@ def _fits(name: str, pattern: str) -> bool:
 
 def _why_not(name: str, layer: nn.Module, ran: Calls, *, holders: float) -> str | None:
     """Why a layer cannot be replaced."""
-    if type(layer) not in LAYERS:
+    if type(layer) not in LAYERS:  # a subclass may compute something else
         return f"is a {type(layer).__name__}, which may compute more than its class does"
     if not name:
         return "is the network itself"

@@ -254,63 +254,68 @@ class Study(BaseModel):
         for pair in itertools.product(self.networks, self.data):
             self.training(*pair)
         for experiment in self.experiment:
-            levels = experiment.levels()
-            if experiment.compare not in FACTORS:
-                raise SettingsError(
-                    f"experiment {experiment.name!r}: compare={experiment.compare!r} is no factor;"
-                    f" {did_you_mean(experiment.compare, FACTORS)}"
-                )
-            if len(levels[experiment.compare]) < 2:
-                raise SettingsError(
-                    f"experiment {experiment.name!r} compares {experiment.compare}, of which it has a single value"
-                    f" ({levels[experiment.compare][0]!r}); give several"
-                )
-            if any(isinstance(step, float) and step == 1.0 for step in experiment.step):
-                raise SettingsError(
-                    f"experiment {experiment.name!r}: step = 1.0 is neither a share below 1 nor a whole number; say 1 for a single unit"
-                )
-            if experiment.measure == "share" and experiment.max_drop is None:
-                raise SettingsError(
-                    f"experiment {experiment.name!r} asks how much can go, and not within which bound; say max_drop = 1.0, or another"
-                )
-            for scope, values in experiment.printed.items():
-                unknown = next(
-                    (one for one in values if one not in map(str, levels[experiment.compare])), None
-                )
-                if scope not in experiment.scope or unknown is not None:
-                    raise SettingsError(
-                        f"experiment {experiment.name!r} shows printed values of {scope!r}"
-                        + ("" if unknown is None else f" for {unknown!r}")
-                        + f", of which it has no cells; it has {experiment.compare} {', '.join(map(str, levels[experiment.compare]))} of"
-                        f" {', '.join(experiment.scope)}"
-                    )
-            if experiment.search == "bisection" and experiment.measure != "share":
-                raise SettingsError(
-                    f'experiment {experiment.name!r} searches for the bound alone, which makes no curve; say measure = "share", or'
-                    ' search = "steps"'
-                )
-            trained = [value for value in levels["retrain"] if value != "none"]
-            if bool(trained) != any(levels["iterations"]):
-                raise SettingsError(
-                    f"experiment {experiment.name!r} retrains {trained[0]!r} for 0 iterations; say how many batches, such as iterations = 100"
-                    if trained
-                    else f'experiment {experiment.name!r} gives iterations, and retrains nothing; say retrain = "network"'
-                )
-            for one, other in (("retrain", "iterations"), ("iterations", "retrain")):
-                several = [value for value in levels[other] if value not in ("none", 0)]
-                if experiment.compare == one and len(several) > 1:
-                    raise SettingsError(
-                        f"experiment {experiment.name!r} compares {one} with several values of {other} ({several}), so that not all"
-                        " else is equal; give one, and ask about the others in experiments of their own"
-                    )
-            if "none" in levels["retrain"] and 0 not in levels["iterations"]:
-                raise SettingsError(
-                    f'experiment {experiment.name!r} has retrain "none" among others; add 0 to its iterations'
-                )
             try:
+                _check_comparison(experiment)
+                _check_share(experiment)
+                _check_retraining(experiment)
                 list(self.cells_of(experiment))
             except SettingsError as error:
                 raise SettingsError(f"experiment {experiment.name!r}: {error}") from None
+
+
+def _check_comparison(experiment: Experiment) -> None:
+    levels, compared = experiment.levels(), experiment.compare
+    if compared not in FACTORS:
+        raise SettingsError(f"compare={compared!r} is no factor; {did_you_mean(compared, FACTORS)}")
+    if len(levels[compared]) < 2:
+        raise SettingsError(
+            f"it compares {compared}, of which it has a single value ({levels[compared][0]!r}); give several"
+        )
+    if any(isinstance(step, float) and step == 1.0 for step in experiment.step):
+        raise SettingsError(
+            "step = 1.0 is neither a share below 1 nor a whole number; say 1 for a single unit"
+        )
+
+
+def _check_share(experiment: Experiment) -> None:
+    """What is asked about how much can go, and what is shown beside it."""
+    if experiment.measure == "share" and experiment.max_drop is None:
+        raise SettingsError(
+            "it asks how much can go, and not within which bound; say max_drop = 1.0, or another"
+        )
+    if experiment.search == "bisection" and experiment.measure != "share":
+        raise SettingsError(
+            'it searches for the bound alone, which makes no curve; say measure = "share", or search = "steps"'
+        )
+    known = [str(level) for level in experiment.levels()[experiment.compare]]
+    for scope, values in experiment.printed.items():
+        unknown = next((one for one in values if one not in known), None)
+        if scope not in experiment.scope or unknown is not None:
+            raise SettingsError(
+                f"it shows printed values of {scope!r}"
+                + ("" if unknown is None else f" for {unknown!r}")
+                + f", of which it has no cells; it has {experiment.compare} {', '.join(known)} of {', '.join(experiment.scope)}"
+            )
+
+
+def _check_retraining(experiment: Experiment) -> None:
+    levels = experiment.levels()
+    trained = [value for value in levels["retrain"] if value != "none"]
+    if bool(trained) != any(levels["iterations"]):
+        raise SettingsError(
+            f"it retrains {trained[0]!r} for 0 iterations; say how many batches, such as iterations = 100"
+            if trained
+            else 'it gives iterations, and retrains nothing; say retrain = "network"'
+        )
+    for one, other in (("retrain", "iterations"), ("iterations", "retrain")):
+        several = [value for value in levels[other] if value not in ("none", 0)]
+        if experiment.compare == one and len(several) > 1:
+            raise SettingsError(
+                f"it compares {one} with several values of {other} ({several}), so that not all else is equal; give one, and ask"
+                " about the others in experiments of their own"
+            )
+    if "none" in levels["retrain"] and 0 not in levels["iterations"]:
+        raise SettingsError('it has retrain "none" among others; add 0 to its iterations')
 
 
 def _retraining(training: TrainSettings, changes: Mapping[str, Any]) -> TrainSettings:

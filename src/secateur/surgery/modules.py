@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
+from secateur.observe.layers import CONVOLUTIONS, LAYERS
 from secateur.plan.decompose import Kind
-from secateur.plan.layers import CONVOLUTIONS, LAYERS
 
 Layer: TypeAlias = "nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d"
 
