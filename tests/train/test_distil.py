@@ -66,7 +66,7 @@ def test_answers_given_beforehand_to_every_shift_are_those_of_the_moment(monkeyp
     teacher.register_forward_hook(lambda *call: asked.append(len(call[1][0])))
 
     def trained(most: int) -> torch.Tensor:
-        monkeypatch.setattr("secateur.train.loop.ANSWERS", most)
+        monkeypatch.setattr("secateur.train.teacher.ANSWERS", most)
         torch.manual_seed(1)
         student = nn.Sequential(nn.Flatten(1), nn.Linear(36, 3))
         asked.clear()

@@ -28,7 +28,7 @@ from secateur.train.conditions import (
     own_randomness,
     precision_of,
 )
-from secateur.train.distil import check_teacher, distil_loss, soften
+from secateur.train.distil import distil_loss
 from secateur.train.forward import Examples, check_examples, check_split, device_of, dtype_of, logits, mode
 from secateur.train.rates import learning_rate, make_optimizer
 from secateur.train.settings import TrainSettings
@@ -43,15 +43,10 @@ from secateur.train.state import (
     snapshot,
     unpack_optimizer,
 )
+from secateur.train.teacher import Teacher
 
 Penalty: TypeAlias = Callable[[nn.Module], Tensor]
 """A number to add to the loss, for instance a group lasso."""
-
-ANSWERS = 1 << 28
-"""Bytes of a teacher's answers that are stored at most, where they pay: to every shift of every example."""
-
-ANSWERED = 4096
-"""Examples that it answers to at a time."""
 
 CHECK_EVERY = 50
 """Steps between two looks at whether the loss is finite: reading it at every step would stall a GPU."""
@@ -205,56 +200,26 @@ class Run:
         self.best: dict[str, Tensor] | None = None
         self.best_epoch = 0
         self.best_key = (-1.0, 0.0)
-        self.teacher: nn.Module | None = None
+        self.teacher: Teacher | None = None
         self.attention: Attention | None = None
-        self.soft: Tensor | None = None
-        self.soft_moved: Tensor | None = None
         self.on_batch: Callable[[int, int], None] | None = None
         self.masks: Masks | None = None
         self.ready: tuple[nn.Module, torch.optim.Optimizer] | None = None
 
     def set_teacher(self, teacher: nn.Module | None, answers: Tensor | None, *, classes: int) -> None:
-        """Take a teacher's answers, or the teacher where its answers change from step to step."""
+        """Take a teacher, or its answers."""
         if self.settings.attention_layers:
             self.attention = Attention(self.model, teacher, self.settings)
-        if teacher is None and answers is None:
-            return
-        if teacher is not None and (self.augment is not None or self.attention is not None):
-            check_teacher(logits(teacher, self.inputs[:1]), examples=1, classes=classes)
-            if self._answers_pay(classes):
-                self.soft_moved = self._answers_to_moves(teacher)
-            else:
-                self.teacher = teacher
-            return
-        if teacher is not None:
-            answers = logits(teacher, self.inputs)
-        if answers is not None:
-            check_teacher(answers, examples=len(self.inputs), classes=classes)
-            self.soft = soften(answers.to(self.device, self.inputs.dtype), self.settings.distil_temperature)
-
-    def _answers_pay(self, classes: int) -> bool:
-        """Whether the teacher is to answer beforehand to every change of every example: there are few, for many epochs."""
-        if not isinstance(self.augment, Moves) or self.attention is not None:
-            return False
-        held = self.augment.count * len(self.inputs) * classes * self.inputs.element_size()
-        return self.augment.count <= self.settings.epochs and held <= ANSWERS
-
-    def _answers_to_moves(self, teacher: nn.Module) -> Tensor:
-        """The teacher's softened log-probabilities for each change of all examples: ``[changes, examples, classes]``."""
-        moves = self.augment
-        if not isinstance(moves, Moves):
-            raise TypeError("only finitely many changes can be answered beforehand")
-        found: list[Tensor] = []
-        for number in range(moves.count):
-            parts: list[Tensor] = []
-            for first in range(0, len(self.inputs), ANSWERED):
-                inputs = self.inputs[first : first + ANSWERED]
-                moved = moves.apply(inputs, torch.full((len(inputs),), number))
-                with cast("Any", self.fabric).autocast():
-                    answers: Tensor = logits(teacher, moved)
-                parts.append(answers.to(self.device, self.inputs.dtype))
-            found.append(soften(torch.cat(parts), self.settings.distil_temperature))
-        return torch.stack(found)
+        self.teacher = Teacher(
+            teacher,
+            answers,
+            inputs=self.inputs,
+            classes=classes,
+            augment=self.augment,
+            each_step=self.attention is not None,
+            settings=self.settings,
+            autocast=cast("Any", self.fabric).autocast,
+        )
 
     def to_the_end(
         self,
@@ -336,7 +301,7 @@ class Run:
             inputs = self.augment(inputs, generator)
         outputs = model(inputs)
         loss = F.cross_entropy(outputs, targets, label_smoothing=self.settings.label_smoothing)
-        soft = self._teacher_says(rows, inputs, drawn)
+        soft = None if self.teacher is None else self.teacher.of(rows, inputs, drawn)
         if soft is not None:
             weight = self.settings.distil_weight
             distance = distil_loss(outputs, soft, temperature=self.settings.distil_temperature)
@@ -344,16 +309,6 @@ class Run:
         if self.attention is not None:
             loss = loss + self.attention.loss()
         return loss if self.penalty is None else loss + self.penalty(self.model)
-
-    def _teacher_says(self, rows: Tensor, inputs: Tensor, drawn: Tensor | None) -> Tensor | None:
-        """The teacher's softened log-probabilities for one batch."""
-        if self.soft_moved is not None and drawn is not None:
-            return self.soft_moved[drawn.to(self.device), rows]
-        if self.teacher is not None:
-            with torch.no_grad(), cast("Any", self.fabric).autocast():
-                answers: Tensor = self.teacher(inputs.to(device_of(self.teacher), dtype_of(self.teacher)))
-            return soften(answers.to(inputs.device, inputs.dtype), self.settings.distil_temperature)
-        return None if self.soft is None else self.soft[rows]
 
     def judged(self) -> nn.Module:
         """What counts of the weights that are trained: their average where there is one."""
