@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Generator, Iterable
+from contextlib import contextmanager
 from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from secateur.errors import SettingsError
+from secateur.errors import SecateurError, SettingsError
 
 
 def expect(call: str, **arguments: tuple[object, type | tuple[type, ...]]) -> None:
@@ -143,3 +144,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"they are: {', '.join(names)}"
+
+
+@contextmanager
+def about(what: object, *kinds: type[SecateurError]) -> Generator[None]:
+    """Say of what an error is, before what it says; of the given kinds, or of all.
+
+    >>> with about("study.toml"):
+    ...     raise SettingsError("no data set is named 'mnits'")
+    Traceback (most recent call last):
+    ...
+    secateur.errors.SettingsError: study.toml: no data set is named 'mnits'
+    """
+    try:
+        yield
+    except SecateurError as error:
+        if kinds and not isinstance(error, kinds):
+            raise
+        raise type(error)(f"{what}: {error}") from error

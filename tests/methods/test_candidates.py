@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
-import torch
+from tests.killing import kill_second, one_thread, two_workers
 from torch import nn
 
 from secateur.data import Splits
 from secateur.methods import ReduceSettings, Search, reduce
-from secateur.scale import Here, RayWorkers
+from secateur.scale import Here
 from secateur.train import TrainSettings
 
 QUICK = TrainSettings(epochs=1, lr=0.02, batch_size=64, ema=0.9, keep="last", clip=1.0)
@@ -95,21 +93,9 @@ def test_the_order_in_which_they_are_done_does_not_matter(digits: Splits, net: n
     )
 
 
-def run_and_die(wrapped):
-    """Do a task; the first time that it is asked to, do it and die before anybody hears of it."""
-    function, task, mark = wrapped
-    result = function(task)
-    if mark and not Path(mark).exists():
-        Path(mark).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-
-
 @pytest.fixture(scope="module")
 def two():
-    pytest.importorskip("ray", reason="pip install 'secateur[ray]'")
-    with RayWorkers(2) as workers:
-        workers.threads = 1
+    with two_workers() as workers:
         yield workers
 
 
@@ -117,20 +103,10 @@ def test_a_reduction_on_two_workers_of_which_one_is_killed_has_the_same_result(
     two, digits: Splits, net: nn.Module, tmp_path: Path, monkeypatch
 ) -> None:
     """Bit by bit that of one process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         alone = reduce(net, digits, settings=SETTINGS)
-    finally:
-        torch.set_num_threads(before)
-    each, killed = two.each, tmp_path / "killed"
-
-    def killing(function, tasks):
-        """Kill the process of each second candidate, once."""
-        wrapped = [(function, task, str(killed) if number == 1 else "") for number, task in enumerate(tasks)]
-        return ((task, result) for (_, task, _), result in each(run_and_die, wrapped))
-
-    monkeypatch.setattr(two, "each", killing)
+    killed = tmp_path / "killed"
+    kill_second(two, killed, monkeypatch)
     shared = reduce(net, digits, settings=SETTINGS, workers=two)
 
     assert killed.exists()

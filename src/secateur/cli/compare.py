@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from secateur._options import about
 from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.progress import StudyProgress, doing
@@ -50,7 +49,7 @@ def compare(
         raise SettingsError("--plan, --report and --resume are three things; ask for one of them")
     if plan:
         asked = Study.read(study)
-        with _of_file(study):
+        with about(study, SettingsError, ModelError, DataError):
             check(asked, data_dir=data_dir)
         _planned(asked)
         return
@@ -59,7 +58,11 @@ def compare(
         return
     folder, asked = _asked(study, out, resume=resume)
     try:
-        with _of_file(study), o.started(workers, ray_address) as carrying, StudyProgress() as progress:
+        with (
+            about(study, SettingsError, ModelError, DataError),
+            o.started(workers, ray_address) as carrying,
+            StudyProgress() as progress,
+        ):
             compare_in(
                 asked, out=folder, resume=resume, data_dir=data_dir, watcher=progress, workers=carrying
             )
@@ -77,15 +80,6 @@ def compare(
             f"{len(failed)} cells failed, the first ({failed[0].cell.key}) with: {failed[0].reason}; the others are done;"
             f" try them again with: {_again(folder)}"
         )
-
-
-@contextmanager
-def _of_file(file: Path) -> Generator[None]:
-    """Name the file in what is wrong with the study that it asks for."""
-    try:
-        yield
-    except (SettingsError, ModelError, DataError) as error:
-        raise type(error)(f"{file}: {error}") from error
 
 
 def _asked(study: Path, out: Path | None, *, resume: bool) -> tuple[Path, Study]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Generator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 
+from secateur._options import about
 from secateur.criteria import criterion_named, weight_criterion_named
 from secateur.data import Splits
 from secateur.data import load as load_data
-from secateur.errors import NothingToCutError, SecateurError, SettingsError
+from secateur.errors import NothingToCutError, SettingsError
 from secateur.evaluate import evaluate
 from secateur.methods.protocol import NETWORK, OBS, Granularity
 from secateur.methods.steps import scopes_of
@@ -43,11 +43,11 @@ def check(study: Study, *, data_dir: str | Path | None = None) -> dict[str, Spli
 'network', conv1, conv2, conv3, dense1
     """
     for experiment in study.experiment:
-        with _named(f"experiment {experiment.name!r}"):
+        with about(f"experiment {experiment.name!r}"):
             _check_criteria(experiment)
     data: dict[str, Splits] = {}
     for name in study.data:
-        with _named(f"data set {name!r}"):
+        with about(f"data set {name!r}"):
             data[name] = load_data(name, data_dir=data_dir, validation=study.validation)
     for network, name in itertools.product(study.networks, study.data):
         wanted: set[Granularity] = {
@@ -82,9 +82,9 @@ def _check_criteria(experiment: Experiment) -> None:
 
 def _layers(network: str, name: str, data: Splits, wanted: Collection[Granularity]) -> dict[str, list[str]]:
     """The layers that a scope may name at each granularity, of a network that takes the data."""
-    with _named(f"network {network!r}"):
+    with about(f"network {network!r}"):
         model = build(network, seed=0)
-    with _named(f"network {network!r} on data {name!r}"):
+    with about(f"network {network!r} on data {name!r}"):
         evaluate(model, data.validation.take(1), classes=data.classes)
         return {granularity: scopes_of(model, data, granularity) for granularity in wanted}
 
@@ -96,12 +96,3 @@ def _check_scopes(experiment: Experiment, network: str, layers: list[str]) -> No
                 f"experiment {experiment.name!r}: scope={scope!r} is no layer of {network!r} that can be cut;"
                 f" it may be {NETWORK!r}, {', '.join(layers) or 'nothing else'}"
             )
-
-
-@contextmanager
-def _named(what: str) -> Generator[None]:
-    """Say of which part of a study an error is."""
-    try:
-        yield
-    except SecateurError as error:
-        raise type(error)(f"{what}: {error}") from error
