@@ -6,11 +6,26 @@ from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Any, Union, cast, get_args, get_origin
+from typing import Any, ClassVar, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from secateur.errors import SecateurError, SettingsError
+
+
+class Written(BaseModel):
+    """Base of what is written to files, where fields that came later are left out as long as they are not used.
+
+    So what was written before they came is still what is written today, byte by byte.
+    """
+
+    written_if_used: ClassVar[frozenset[str]] = frozenset()
+    """The fields that are left out while they are empty or zero."""
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written = cast("dict[str, Any]", write(self))
+        return {name: value for name, value in written.items() if value or name not in self.written_if_used}
 
 
 def expect(call: str, **arguments: tuple[object, type | tuple[type, ...]]) -> None:

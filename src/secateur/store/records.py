@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from secateur._options import Written
 from secateur.plan.decompose import Kind
 
 MemoryFormat = Literal["channels_last", "channels_last_3d"]
@@ -67,7 +68,7 @@ class ReplacedDocument(Strict):
     parts: list[Literal["first", "core", "last"]]
 
 
-class StateDocument(Strict):
+class StateDocument(Strict, Written):
     """What a network is besides the values of its tensors.
 
     Attributes:
@@ -86,6 +87,8 @@ class StateDocument(Strict):
         replaced: Layers that were replaced by smaller ones, in the order in which they were.
     """
 
+    written_if_used: ClassVar[frozenset[str]] = frozenset({"settings", "blocks", "replaced"})
+
     origin: OriginDocument | None
     dtypes: dict[str, str]
     aliases: dict[str, str]
@@ -96,9 +99,9 @@ class StateDocument(Strict):
     other_mode: list[str]
     changes: list[JsonValue]
     inputs: InputsDocument | None
-    settings: list[SettingDocument] = Field(default=[], exclude_if=lambda settings: not settings)
-    blocks: list[BlockDocument] = Field(default=[], exclude_if=lambda blocks: not blocks)
-    replaced: list[ReplacedDocument] = Field(default=[], exclude_if=lambda replaced: not replaced)
+    settings: list[SettingDocument] = []
+    blocks: list[BlockDocument] = []
+    replaced: list[ReplacedDocument] = []
 
 
 def first_problem(error: ValidationError) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from secateur._options import sentence
+from secateur._options import Written, sentence
 from secateur.errors import SettingsError
 
 Augment = Literal["none", "shift", "flip-shift", "signal"]
 """What is varied in the training examples; see ``secateur.train.augment``."""
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(Written):
     """Options of one training run, checked when they are set.
 
     Attributes:
@@ -58,6 +58,7 @@ class TrainSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    written_if_used: ClassVar[frozenset[str]] = frozenset({"attention_weight", "attention_layers"})
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=128, ge=1)
@@ -75,8 +76,8 @@ class TrainSettings(BaseModel):
     keep: Literal["best", "last"] = "best"
     distil_weight: float = Field(default=0.5, ge=0, le=1)
     distil_temperature: float = Field(default=4.0, gt=0)
-    attention_weight: float = Field(default=0.0, ge=0, exclude_if=lambda weight: not weight)
-    attention_layers: tuple[str, ...] = Field(default=(), exclude_if=lambda layers: not layers)
+    attention_weight: float = Field(default=0.0, ge=0)
+    attention_layers: tuple[str, ...] = Field(default=())
     augment: Augment = "none"
     shift: int = Field(default=2, ge=1)
     shift_fill: Literal["minimum", "mean"] = "minimum"
