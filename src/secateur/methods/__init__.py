@@ -3,6 +3,15 @@
 from secateur.methods.ablation import Ablation, ablate
 from secateur.methods.bisection import Bisection, largest_within
 from secateur.methods.factor_within import FactorResult, RankTrial, factor_within
+from secateur.methods.gradual import (
+    PRUNE,
+    CutRecord,
+    GradualResult,
+    gradual,
+    unpruned_in,
+)
+from secateur.methods.gradual_cuts import Thinned
+from secateur.methods.gradual_settings import GradualSettings
 from secateur.methods.layerwise import LayerError, LayerwiseResult, Surgeon, layerwise_obs
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.protocol import StepSettings
@@ -19,9 +28,13 @@ from secateur.methods.training import TrainResult, started_in, train
 __all__ = [
     "KIND",
     "MODEL_FILE",
+    "PRUNE",
     "Ablation",
     "Bisection",
+    "CutRecord",
     "FactorResult",
+    "GradualResult",
+    "GradualSettings",
     "JointThresholds",
     "Layer",
     "LayerError",
@@ -40,11 +53,13 @@ __all__ = [
     "StepSettings",
     "StepwiseResult",
     "Surgeon",
+    "Thinned",
     "Threshold",
     "Thresholds",
     "TrainResult",
     "ablate",
     "factor_within",
+    "gradual",
     "joint_thresholds",
     "largest_within",
     "layerwise_obs",
@@ -55,5 +70,6 @@ __all__ = [
     "stepwise",
     "thresholds",
     "train",
+    "unpruned_in",
     "unreduced_in",
 ]

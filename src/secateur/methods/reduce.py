@@ -114,7 +114,7 @@ def reduce(
             "no parameter of the network can be trained, so that no candidate could recover from a cut;"
             " set requires_grad on those that may be trained"
         )
-    splits = _in_format_of(model, splits)
+    splits = in_format_of(model, splits)
     _check_outputs(model, splits)
     if out is None:
         if resume:
@@ -184,7 +184,7 @@ def _required(settings: ReduceSettings | None) -> ReduceSettings:
     return settings
 
 
-def _in_format_of(model: nn.Module, data: Splits) -> Splits:
+def in_format_of(model: nn.Module, data: Splits) -> Splits:
     """The data in the network's own number format, in which it is watched, observed and trained."""
     dtype = dtype_of(model)
     if all(split.inputs.dtype == dtype for split in data.parts().values()):
@@ -192,7 +192,7 @@ def _in_format_of(model: nn.Module, data: Splits) -> Splits:
     return replace(data, **{part: split.map(lambda x: x.to(dtype)) for part, split in data.parts().items()})
 
 
-def _print_of(data: Splits) -> dict[str, list[int]]:
+def print_of(data: Splits) -> dict[str, list[int]]:
     """What tells data and their splits from others: of each part the count, all labels, and some inputs."""
     return {
         part: [len(split), _checksum(split.targets), _checksum(split.inputs[:_LOOKED_AT])]
@@ -251,7 +251,7 @@ class _Reduction:
         if self.folder is None:
             return None, None
         state: SearchState | None = None
-        known = _print_of(self.data)
+        known = print_of(self.data)
         for entry in self.folder.entries():
             steps = steps_in([entry])
             if steps:
@@ -268,7 +268,7 @@ class _Reduction:
             tensors, document = model_snapshot(self.unreduced)
             self.folder.put(_UNREDUCED, tensors, document)
             start = {"event": "start", "snapshot": _UNREDUCED, "history": self.earlier}
-            self.folder.append({**start, "data": _print_of(self.data)})
+            self.folder.append({**start, "data": print_of(self.data)})
             return None, None
         self._check_given()
         if self.snapshot == _UNREDUCED:

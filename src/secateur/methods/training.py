@@ -17,15 +17,13 @@ from secateur.data import Splits
 from secateur.errors import RunError
 from secateur.evaluate import Evaluation, evaluate
 from secateur.methods.reduce import MODEL_FILE
+from secateur.methods.states import States
 from secateur.store import RunFolder, model_snapshot, restore_model, save
-from secateur.store.atomic import TEMPORARY_SUFFIX
-from secateur.store.snapshots import Snapshots
-from secateur.train import EpochRecord, TrainSettings, TrainState, dtype_of, fit
+from secateur.train import EpochRecord, TrainSettings, dtype_of, fit
 from secateur.train.state import restore
 
 KIND: Final = "train"
 _START: Final = "start"
-_STATES: Final = "states"
 
 OnEpoch: TypeAlias = Callable[[EpochRecord], None] | None
 OnBatch: TypeAlias = Callable[[int, int], None] | None
@@ -155,7 +153,7 @@ def _in_folder(
     on_epoch: OnEpoch,
     on_batch: OnBatch,
 ) -> TrainResult:
-    states = _States(folder)
+    states = States(folder)
     seed = int(folder.settings["seed"])
     result = fit(
         model,
@@ -202,26 +200,3 @@ def _save(result: TrainResult, data: Splits, seed: int) -> None:
         "settings": result.settings.model_dump(mode="json"),
     }
     save(result.model, result.file, evaluation=figures, history=[event])
-
-
-class _States:
-    """The state after the last epoch: stored before the journal names it; the one before goes only then."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
-        self._path = folder.path / _STATES
-        self._snapshots = Snapshots(self._path)
-
-    def latest(self) -> TrainState | None:
-        """Where the journal says that the training stands; whatever a crash left beside it is removed."""
-        names = [entry["state"] for entry in self._folder.entries() if "state" in entry]
-        for unfinished in self._path.glob(f".*{TEMPORARY_SUFFIX}"):
-            unfinished.unlink()
-        self._snapshots.keep_only(names[-1:])
-        return TrainState(*self._snapshots.get(names[-1])) if names else None
-
-    def store(self, state: TrainState) -> None:
-        name = f"epoch-{state.epoch:05d}"
-        self._snapshots.put(name, state.tensors, state.document)
-        self._folder.append({"state": name, "epoch": state.history[-1].as_dict()})
-        self._snapshots.keep_only([name])

@@ -8,6 +8,7 @@ from secateur.plan.factor_plan import FactorPlan, Factors
 from secateur.plan.factors import Replacement, plan_factors, plan_replacements
 from secateur.plan.left import Left, why_nothing
 from secateur.plan.limits import GRAINS, Minimum, RoundTo, check_limits, limits
+from secateur.plan.schedule import Schedule, ScheduleKind
 from secateur.plan.select import change_of, plan, plan_for
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "Plan",
     "Replacement",
     "RoundTo",
+    "Schedule",
+    "ScheduleKind",
     "change_of",
     "check_limits",
     "compensate",

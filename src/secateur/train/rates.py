@@ -16,7 +16,8 @@ def learning_rate(settings: TrainSettings, *, step: int, steps_per_epoch: int) -
     r"""The learning rate of one step.
 
     Warm-up over w steps is :math:`\eta (s+1)/w`. After it, with t the share of the remaining steps that is done:
-    constant :math:`\eta`, linear :math:`\eta (1-t)`, cosine :math:`\eta (1 + \cos \pi t)/2`.
+    constant :math:`\eta`, linear :math:`\epsilon + (\eta - \epsilon)(1-t)`, cosine
+    :math:`\epsilon + (\eta - \epsilon)(1 + \cos \pi t)/2`, with :math:`\epsilon` the rate at the end (``lr_end``).
 
     Args:
         settings: Rate, schedule, warm-up and number of epochs.
@@ -41,9 +42,9 @@ def learning_rate(settings: TrainSettings, *, step: int, steps_per_epoch: int) -
     left = settings.epochs * steps_per_epoch - warm
     done = min((step - warm) / left, 1.0) if left else 1.0
     if settings.schedule == "linear":
-        return settings.lr * (1.0 - done)
+        return settings.lr_end + (settings.lr - settings.lr_end) * (1.0 - done)
     if settings.schedule == "cosine":
-        return settings.lr * 0.5 * (1.0 + math.cos(math.pi * done))
+        return settings.lr_end + (settings.lr - settings.lr_end) * 0.5 * (1.0 + math.cos(math.pi * done))
     return settings.lr
 
 

@@ -25,7 +25,8 @@ class TrainSettings(Written):
         momentum: Momentum of SGD and RMSprop.
         nesterov: SGD with Nesterov's momentum.
         weight_decay: L2 penalty (decoupled from the gradient for ``adamw``).
-        schedule: How the learning rate goes from ``lr`` (``constant``) down to 0 (``linear``, ``cosine``).
+        schedule: How the learning rate goes from ``lr`` (``constant``) down to ``lr_end`` (``linear``, ``cosine``).
+        lr_end: Where a linear or cosine schedule ends.
         warmup_epochs: Epochs, or parts of one, in which the rate climbs linearly to ``lr``.
         label_smoothing: Share of a label spread evenly over all classes.
         precision: ``32``, or mixed with ``bf16`` or ``16`` (``16`` needs a GPU). ``auto`` is 32 on a processor and the
@@ -58,7 +59,7 @@ class TrainSettings(Written):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    written_if_used: ClassVar[frozenset[str]] = frozenset({"attention_weight", "attention_layers"})
+    written_if_used: ClassVar[frozenset[str]] = frozenset({"attention_weight", "attention_layers", "lr_end"})
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=128, ge=1)
@@ -68,6 +69,7 @@ class TrainSettings(Written):
     nesterov: bool = False
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    lr_end: float = Field(default=0.0, ge=0)
     warmup_epochs: float = Field(default=0.0, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
@@ -95,6 +97,10 @@ class TrainSettings(Written):
     def _agree(self) -> Self:
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ValueError("nesterov needs optimizer='sgd' and a momentum above 0")
+        if self.lr_end and (self.schedule == "constant" or self.lr_end > self.lr):
+            raise ValueError(
+                f"lr_end ({self.lr_end:g}) is where a linear or cosine schedule ends, at most at lr ({self.lr:g})"
+            )
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs ({self.warmup_epochs:g}) is longer than epochs ({self.epochs})")
         if (self.attention_weight > 0) != bool(self.attention_layers):
