@@ -42,7 +42,9 @@ def test_a_shown_command_is_understood(line):
         pytest.fail(f"secateur {line}: {error}")
 
 
-@pytest.mark.parametrize("line", ["prune model", "reduce model --max-dorp 1", "reduce model --max-drop much"])
+@pytest.mark.parametrize(
+    "line", ["shrink model", "reduce model --max-dorp 1", "reduce model --max-drop much"]
+)
 def test_a_wrong_command_is_noticed(line):
     """A command, option or value that the program does not know is not understood."""
     with pytest.raises(Exception, match=r"no command|No such option|valid number"):

@@ -15,6 +15,7 @@ from secateur.cli.compare import compare
 from secateur.cli.data import data
 from secateur.cli.evaluate import evaluate
 from secateur.cli.load import load
+from secateur.cli.prune import prune
 from secateur.cli.reduce import reduce
 from secateur.cli.report import report
 from secateur.cli.train import train
@@ -55,6 +56,7 @@ def _program(
 for _command, _in_short in (
     (train, "Train a network on data."),
     (reduce, "Cut a trained network within a bound on its accuracy."),
+    (prune, "Prune a trained network gradually, to an exact share."),
     (compare, "Compare strategies for reduction, with statistics."),
     (watch, "Show what belongs together, and what stays and why."),
     (evaluate, "Measure a saved network, or compare two."),

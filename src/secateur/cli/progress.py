@@ -19,7 +19,7 @@ from secateur.channels import watch
 from secateur.cost import CostModel
 from secateur.data import Splits
 from secateur.evaluate import Drop
-from secateur.methods import Point, ReduceSettings, Step
+from secateur.methods import CutRecord, Point, ReduceSettings, Step
 from secateur.methods.judge import too_narrow
 from secateur.report import text
 from secateur.studies import FACTORS, Cell, CellResult, Watcher
@@ -82,6 +82,8 @@ def _bar() -> Progress:
 class TrainProgress(_Shown):
     """A training: epochs, steps, validation accuracy, time left."""
 
+    _ending = "testing and writing …"
+
     def __init__(self, epochs: int, *, done: int = 0) -> None:
         """Prepare to show a training of so many epochs, some of which are done."""
         super().__init__()
@@ -113,7 +115,7 @@ class TrainProgress(_Shown):
             f" {text.duration(record.seconds)}, about {left} left"
         )
         if self._done == self._epochs:
-            self.line("testing and writing …")
+            self.line(self._ending)
 
     def block(self) -> RenderableType:
         """The bar of all steps."""
@@ -122,6 +124,20 @@ class TrainProgress(_Shown):
     def _describe(self) -> None:
         number = min(self._done + 1, self._epochs)
         self._progress.update(self._task, description=f"{self._accuracy}epoch {number} of {self._epochs}")
+
+
+class PruneProgress(TrainProgress):
+    """Gradual pruning: a training with cuts."""
+
+    _ending = "judging and writing …"
+
+    def cut(self, record: CutRecord) -> None:
+        """A cut was made."""
+        gone = record.total - record.left
+        self.line(
+            f"after epoch {record.epoch}: {text.integer(gone)} of {text.integer(record.total)} gone"
+            f" ({text.share(gone / record.total)})"
+        )
 
 
 class StudyProgress(_Shown, Watcher):

@@ -143,7 +143,7 @@ def _farewell(folder: Path, *, kind: str) -> str:
     if not entries:
         return f"interrupted: nothing was stored yet; remove {folder} if it is there, and start again"
     count = len(steps_in(entries)) + sum("epoch" in entry for entry in entries)
-    what = ("epoch" if kind == "train" else "candidate") + ("" if count == 1 else "s")
+    what = ("candidate" if kind == "reduce" else "epoch") + ("" if count == 1 else "s")
     again = shlex.join(["secateur", kind, str(folder), "--resume"])
     return f"interrupted: {count} {what} kept in {folder}; go on with: {again}"
 

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from secateur.cli.sources import allowance
 from secateur.data import Splits
-from secateur.evaluate import Evaluation
+from secateur.evaluate import Evaluation, paired_drop
 from secateur.methods.judge import bound_with_room
 from secateur.methods.training import TrainResult
 from secateur.networks import origin_of
-from secateur.report import ClassRow, Report, accuracy_of, evaluation, summary, text
+from secateur.report import Change, ClassRow, Report, accuracy_of, evaluation, summary, text
 from secateur.report.html import DOCUMENT, PAGE
 
 _DATA = ("data", "data_dir", "data_seed", "validation")
@@ -74,3 +74,22 @@ def class_rows(found: Evaluation) -> list[ClassRow]:
         for one in found.per_class
         if one.accuracy is not None
     ]
+
+
+def change_of(before: Evaluation, after: Evaluation, data: Splits, *, split: str) -> str:
+    """What became of the accuracy, in one line, with the interval of 95 %.
+
+    Args:
+        before: The network as it was.
+        after: The network as it is.
+        data: Where its examples are from.
+        split: On which of its parts both were measured.
+    """
+    # each limit at 97.5 %, both together at 95 %
+    drop = paired_drop(before, after, confidence=0.975, groups=data.parts()[split].groups)
+    change = Change.of_drop(drop.points, upper=drop.upper, confidence=drop.confidence)
+    return (
+        f"accuracy on {split}: {text.percent(before.accuracy)} → {text.percent(after.accuracy)}"
+        f" ({text.points(change.points)} points, 95 % interval {text.points(change.low)} to {text.points(change.high)},"
+        f" {text.integer(after.count)} examples)"
+    )

@@ -8,6 +8,7 @@ from secateur.store.model_file import ModelFile as ModelFile
 from secateur.store.model_file import load as load
 from secateur.store.model_file import read_description as read_description
 from secateur.store.model_file import save as save
+from secateur.store.packed import packed_sizes as packed_sizes
 from secateur.store.run import RunFolder as RunFolder
 from secateur.store.state import model_snapshot as model_snapshot
 from secateur.store.state import restore_model as restore_model
@@ -19,6 +20,7 @@ __all__ = [
     "load",
     "load_masks",
     "model_snapshot",
+    "packed_sizes",
     "read_description",
     "restore_model",
     "save",
