@@ -1,0 +1,11 @@
+"""Quantisation of the network itself, before a file is written."""
+
+from secateur.quantise.cluster import Clustered, cluster, summed
+from secateur.quantise.levels import training_levels
+
+__all__ = [
+    "Clustered",
+    "cluster",
+    "summed",
+    "training_levels",
+]
