@@ -20,7 +20,7 @@ from secateur.networks import Origin, build, input_shape_of, names, origin_of
 from secateur.store import load, read_description
 from secateur.store.trust import MODULES, WEIGHT_OPTIONS, within
 
-_FILE_ENDINGS = frozenset({".bin", ".ckpt", ".onnx", ".pkl", ".pt", ".pth", ".safetensors"})
+_FILE_ENDINGS = frozenset({".bin", ".ckpt", ".onnx", ".pkl", ".pt", ".pth", ".safetensors", ".secateur"})
 
 
 @dataclass(frozen=True, eq=False)

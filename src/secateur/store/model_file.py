@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from secateur._options import expect
 from secateur.errors import FileFormatError, SettingsError
 from secateur.networks import Origin, build, origin_of
+from secateur.store.coded_file import SUFFIX, CodedFile, coded, is_coded, read_coded, write_coded
 from secateur.store.documents import canonical_json
 from secateur.store.records import StateDocument, Strict, first_problem
 from secateur.store.state import describe, rebuild
+from secateur.store.streams import Coder
 from secateur.store.tensor_file import TensorFile, fingerprints, read_header, write_tensors
 from secateur.store.trust import WEIGHT_OPTIONS, ZOO, check_origin, is_spec
 
@@ -70,15 +72,18 @@ def save(
     arguments: Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any] | None = None,
     history: Sequence[Any] | None = None,
+    coder: Coder = "huffman",
 ) -> None:
-    """Write a network, reduced or not, as one ``.safetensors`` file, from which `load` gives it back.
+    """Write a network, reduced or not, as one file, from which `load` gives it back.
 
     The file holds every tensor once (tied weights once, with the names that share them) and one canonical JSON document,
     so the same network always gives the same bytes. It is written atomically.
 
     Args:
         model: The network. Buffers that ``state_dict`` leaves out are saved too, since they may have been cut.
-        path: Where to write, ending in ``.safetensors``.
+        path: Where to write. Ending in ``.safetensors``, tensors lie in it as they are, and other programs can read them, too. Ending
+            in ``.secateur``, each is coded in the fewest bytes: that pays for tensors of few different numbers or many zeros, such as pruned
+            and clustered weights. Either gives back every bit.
         factory: What builds the unreduced network, as for `secateur.networks.build`: a registered name,
             ``torchvision:NAME``, ``timm:NAME`` or ``package.module:callable``. Default: what built this network, if
             `secateur.networks.build` or `load` did; otherwise nothing is recorded, `load` must be given a factory, and a
@@ -86,6 +91,8 @@ def save(
         arguments: Keyword arguments of `factory`, JSON values.
         evaluation: Figures to keep with the network, JSON values.
         history: How it came about, JSON values.
+        coder: For ``.secateur``: ``huffman``, or ``ans`` (asymmetric numeral systems: smaller; writing and reading it needs
+            ``pip install 'secateur[compress]'``).
 
     Raises:
         SettingsError: The path, the factory or a JSON value is not usable.
@@ -108,7 +115,7 @@ def save(
     """
     expect("save(model, path)", model=(model, nn.Module), path=(path, (str, PathLike)))
     origin = _origin(model, factory, arguments)
-    write_model(model, path, origin=origin, evaluation=evaluation, history=history)
+    write_model(model, path, origin=origin, evaluation=evaluation, history=history, coder=coder)
     if origin is None:
         warnings.warn(
             f"{path} does not say how its {type(model).__name__} is built, so that it can be loaded only with factory=;"
@@ -126,13 +133,49 @@ def write_model(
     origin: Origin | None,
     evaluation: Mapping[str, Any] | None = None,
     history: Sequence[Any] | None = None,
+    coder: Coder = "huffman",
 ) -> None:
     """Write a network's file as `save` does, without a word where it does not say how the network is built."""
     target = Path(path)
-    if target.suffix != ".safetensors":
+    if target.suffix not in (".safetensors", SUFFIX):
         raise SettingsError(
-            f"cannot save to {target}: the name of a model file ends in .safetensors; rename it"
+            f"cannot save to {target}: the name of a model file ends in .safetensors, or in {SUFFIX} to be coded; rename it"
         )
+    tensors, document = _taken(model, origin=origin, evaluation=evaluation, history=history)
+    if target.suffix == SUFFIX:
+        write_coded(target, tensors, document, coder=coder)
+    else:
+        write_tensors(target, tensors, document)
+
+
+def coded_size(model: nn.Module, *, coder: Coder = "huffman") -> int:
+    """The bytes that a network takes in a ``.secateur`` file, without history and figures.
+
+    Args:
+        model: The network.
+        coder: As for `save`.
+
+    Raises:
+        ModelError: Something in the network cannot be held in a file.
+        StoreError: The coder needs a library that is not installed.
+
+    Example:
+        >>> from secateur.networks import build
+        >>> coded_size(build("digits-net", seed=0)) < 4 * 40618
+        True
+    """
+    tensors, document = _taken(model, origin=origin_of(model), evaluation=None, history=None)
+    return len(coded(tensors, document, coder=coder))
+
+
+def _taken(
+    model: nn.Module,
+    *,
+    origin: Origin | None,
+    evaluation: Mapping[str, Any] | None,
+    history: Sequence[Any] | None,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A network as tensors and the document of its file."""
     tensors, state = describe(model, origin=origin)
     document = {
         "format": FORMAT,
@@ -141,8 +184,7 @@ def write_model(
         "history": history,
     }
     text = canonical_json(document, what="evaluation or history")
-    document["digest"] = _digest(text, tensors)
-    write_tensors(target, tensors, document)
+    return tensors, {**document, "digest": _digest(text, tensors)}
 
 
 def load(
@@ -157,7 +199,7 @@ def load(
     shapes win. Mode, tied weights, memory formats and frozen parameters are as they were saved.
 
     Args:
-        path: The file.
+        path: The file, plain or coded.
         factory: Builds the unreduced network, called with the arguments that the file holds, if any. Needed if the file
             does not say how; otherwise it overrides what the file says, and then no code is chosen by the file.
         allow: Packages whose code the file may name. Without it only `secateur.networks`, torchvision's and timm's
@@ -248,8 +290,8 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     return hashlib.blake2b(f"{text}\n{content}".encode(), digest_size=20).hexdigest()
 
 
-def _read(path: Path) -> tuple[TensorFile, ModelDocument]:
-    file = read_header(path)
+def _read(path: Path) -> tuple[TensorFile | CodedFile, ModelDocument]:
+    file = read_coded(path) if is_coded(path) else read_header(path)
     described: Any = file.document
     version: Any = cast("dict[str, Any]", described).get("format") if isinstance(described, dict) else None
     if isinstance(version, int) and version > FORMAT:

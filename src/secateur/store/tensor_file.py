@@ -124,7 +124,7 @@ def fingerprints(tensors: Mapping[str, Tensor]) -> dict[str, str]:
         for name, tensor in tensors.items():
             data = as_bytes(tensor)
             chunks = (data[start : start + _CHUNK] for start in range(0, len(data), _CHUNK))
-            head = f"{_dtype_name(name, tensor)} {list(tensor.shape)} "
+            head = f"{dtype_name(name, tensor)} {list(tensor.shape)} "
             whole = b"".join(pool.map(_hash, chunks))
             result[name] = hashlib.blake2b(head.encode() + whole, digest_size=20).hexdigest()
     return result
@@ -134,7 +134,8 @@ def _hash(chunk: memoryview) -> bytes:
     return hashlib.blake2b(chunk, digest_size=32).digest()
 
 
-def _dtype_name(name: str, tensor: Tensor) -> str:
+def dtype_name(name: str, tensor: Tensor) -> str:
+    """How files name a tensor's number type."""
     if tensor.dtype not in DTYPE_NAMES:
         raise ModelError(
             f"{name} has dtype {tensor.dtype}, which files cannot hold; convert it, to float32 say"
@@ -156,7 +157,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: object) -
     for name in order:
         start, end = end, end + tensors[name].nbytes
         header[name] = {
-            "dtype": _dtype_name(name, tensors[name]),
+            "dtype": dtype_name(name, tensors[name]),
             "shape": list(tensors[name].shape),
             "data_offsets": [start, end],
         }

@@ -1,0 +1,276 @@
+"""One coded file: named tensors as few bits as their values need, and one canonical JSON document."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, JsonValue, ValidationError
+from torch import Tensor
+
+from secateur.errors import FileFormatError, StoreError
+from secateur.store.atomic import write_atomic
+from secateur.store.documents import canonical_json
+from secateur.store.records import Count, Strict, first_problem
+from secateur.store.streams import Coder, StreamDocument, pack, unpack
+from secateur.store.tensor_file import DTYPES, Entry, as_bytes, dtype_name
+
+MAGIC: Final = b"SECATEUR"
+FORMAT: Final = 1
+"""The version of coded files that this library writes and reads."""
+
+SUFFIX: Final = ".secateur"
+
+_HEAD: Final = len(MAGIC) + 4 + 8
+_CHECKSUM: Final = 32
+_KINDS: Final = 4096
+"""Different numbers that a tensor may have to be told by their places in a table."""
+_EXPANSION: Final = 1 << 14
+"""How many times its size a file may unpack to: what claims more was made to fill memory."""
+
+Numbers: TypeAlias = NDArray[Any]
+
+
+class _TensorDocument(Strict):
+    """Where a tensor is and how it is read.
+
+    Attributes:
+        name: Its name.
+        dtype: Its number type.
+        shape: Its shape.
+        how: ``raw`` bytes; the same by ``zlib``; ``levels``: a table of numbers and a stream of places in it; ``sparse``: a stream
+            that says which numbers are zero, and the others.
+        kinds: Numbers in the table, or that are not zero.
+        stream: How the stream is read.
+        sizes: Bytes of the table, or of the numbers that are not zero, or of all; and of the stream.
+    """
+
+    name: str
+    dtype: str
+    shape: list[Count]
+    how: Literal["raw", "zlib", "levels", "sparse"]
+    kinds: Count
+    stream: StreamDocument | None
+    sizes: Annotated[list[Count], Field(min_length=2, max_length=2)]
+
+
+class _Header(Strict):
+    document: JsonValue
+    tensors: list[_TensorDocument]
+
+
+@dataclass(frozen=True)
+class CodedFile:
+    """A coded file whose checksum is right; its tensors are decoded when asked for."""
+
+    path: Path
+    document: Any
+    entries: Mapping[str, Entry]
+    tensors: Mapping[str, tuple[_TensorDocument, bytes]]
+
+    def read(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Decode some tensors (default: all).
+
+        Raises:
+            FileFormatError: A tensor is not in the file, or its description is not of it.
+            StoreError: A library that the coder needs is not installed.
+        """
+        result: dict[str, Tensor] = {}
+        for name in self.tensors if names is None else names:
+            if name not in self.tensors:
+                raise FileFormatError(
+                    f"{self.path} is damaged: it should hold {name!r} and does not; use another copy"
+                )
+            try:
+                result[name] = _decoded(*self.tensors[name])
+            except FileFormatError as error:
+                raise FileFormatError(f"{self.path} is damaged: {name!r}: {error}") from error
+        return result
+
+
+def is_coded(path: Path) -> bool:
+    """Whether a file begins as coded ones do; one that cannot be read does not."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def coded(tensors: Mapping[str, Tensor], document: object, *, coder: Coder) -> bytes:
+    """Tensors and a document as one coded file; the same values give the same bytes.
+
+    Raises:
+        ModelError: A tensor has a dtype that files cannot hold.
+        StoreError: A library that the coder needs is not installed.
+    """
+    entries: list[_TensorDocument] = []
+    payload: list[bytes] = []
+    for name in sorted(tensors):
+        entry, parts = _encoded(name, tensors[name], coder)
+        entries.append(entry)
+        payload += parts
+    text = canonical_json(
+        {"document": document, "tensors": [entry.model_dump() for entry in entries]}, what="the document"
+    )
+    header = zlib.compress(text.encode(), 9)
+    head = MAGIC + FORMAT.to_bytes(4, "little") + len(header).to_bytes(8, "little")
+    whole = b"".join([head, header, *payload])
+    return whole + hashlib.blake2b(whole, digest_size=_CHECKSUM).digest()
+
+
+def write_coded(path: Path, tensors: Mapping[str, Tensor], document: object, *, coder: Coder) -> None:
+    """Write `coded` tensors, atomically.
+
+    Raises:
+        ModelError: A tensor has a dtype that files cannot hold.
+        StoreError: The file cannot be written, or a library is missing.
+    """
+    whole = coded(tensors, document, coder=coder)
+    write_atomic(path, [whole], size=len(whole))
+
+
+def read_coded(path: Path) -> CodedFile:
+    """Check a coded file and read its header.
+
+    Raises:
+        FileFormatError: It is damaged, of a newer version, or claims to be far larger than it can be.
+        StoreError: It cannot be read at all.
+    """
+    try:
+        whole = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}; check the path") from error
+    version = int.from_bytes(whole[len(MAGIC) : len(MAGIC) + 4], "little")
+    content, checksum = whole[:-_CHECKSUM], whole[-_CHECKSUM:]
+    if len(whole) < _HEAD + _CHECKSUM or hashlib.blake2b(content, digest_size=_CHECKSUM).digest() != checksum:
+        raise FileFormatError(
+            f"{path} is damaged: its content is not what was saved (the checksum differs); use another copy"
+        )
+    if version != FORMAT:
+        raise FileFormatError(
+            f"{path} is a coded file of format {version}, and this version of Secateur reads {FORMAT}; upgrade Secateur"
+        )
+    length = int.from_bytes(content[len(MAGIC) + 4 : _HEAD], "little")
+    limit = _EXPANSION * len(whole)
+    header = _header(path, content[_HEAD : _HEAD + length], limit=limit)
+    entries: dict[str, Entry] = {}
+    parts: dict[str, tuple[_TensorDocument, bytes]] = {}
+    start, total = _HEAD + length, 0
+    for entry in header.tensors:
+        if entry.dtype not in DTYPES:
+            raise FileFormatError(
+                f"{path}: {entry.name!r} has the number type {entry.dtype}, which this version cannot read; upgrade Secateur"
+            )
+        entries[entry.name] = Entry(DTYPES[entry.dtype], tuple(entry.shape), start)
+        parts[entry.name] = (entry, content[start : start + sum(entry.sizes)])
+        start += sum(entry.sizes)
+        total += math.prod(entry.shape) * DTYPES[entry.dtype].itemsize
+    if start != len(content) or total > limit or len(parts) < len(header.tensors):
+        raise FileFormatError(
+            f"{path} is damaged: its {len(whole):,} bytes do not hold the tensors that it tells of; use another copy"
+        )
+    return CodedFile(path, header.document, entries, parts)
+
+
+def _header(path: Path, packed: bytes, *, limit: int) -> _Header:
+    try:
+        text = zlib.decompressobj().decompress(packed, max(limit, 1))
+        return _Header.model_validate(json.loads(text))
+    except ValidationError as error:
+        raise FileFormatError(
+            f"{path} is damaged: its description is not one ({first_problem(error)}); use another copy"
+        ) from error
+    except (zlib.error, ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path} is damaged (its description is not JSON); use another copy") from error
+
+
+def _bits(tensor: Tensor) -> Numbers:
+    """The numbers of a tensor as whole numbers, bit by bit, so that 0 and -0 stay apart."""
+    return np.frombuffer(as_bytes(tensor), dtype=f"<u{min(tensor.element_size(), 8)}")
+
+
+def _encoded(name: str, tensor: Tensor, coder: Coder) -> tuple[_TensorDocument, list[bytes]]:
+    """A tensor in the way that takes the fewest bytes."""
+    raw = as_bytes(tensor).tobytes()
+    zipped = zlib.compress(raw, 9)
+    ways: list[
+        tuple[Literal["raw", "zlib", "levels", "sparse"], int, StreamDocument | None, bytes, bytes]
+    ] = [
+        ("raw", 0, None, raw, b""),
+        ("zlib", 0, None, zipped, b""),
+    ]
+    if tensor.numel() > 1 and tensor.element_size() > 1:
+        bits = _bits(tensor)
+        kinds, places, counts = np.unique(bits, return_inverse=True, return_counts=True)
+        if len(kinds) <= min(_KINDS, tensor.numel() // 2):
+            order = np.lexsort((kinds, -counts))  # the most frequent first
+            rank = np.empty_like(order)
+            rank[order] = np.arange(len(order))
+            stream, data = pack(rank[places.ravel()].astype(np.int64), len(kinds), coder)
+            ways.append(("levels", len(kinds), stream, kinds[order].tobytes(), data))
+        if 0 < int((bits == 0).sum()) < len(bits):
+            stream, data = pack((bits != 0).astype(np.int64), 2, coder)
+            numbers = bits[bits != 0]
+            ways.append(("sparse", len(numbers), stream, zlib.compress(numbers.tobytes(), 9), data))
+    how, number, stream, table, data = min(ways, key=lambda way: len(way[3]) + len(way[4]))
+    entry = _TensorDocument(
+        name=name,
+        dtype=dtype_name(name, tensor),
+        shape=list(tensor.shape),
+        how=how,
+        kinds=number,
+        stream=stream,
+        sizes=[len(table), len(data)],
+    )
+    return entry, [table, data]
+
+
+def _decoded(entry: _TensorDocument, data: bytes) -> Tensor:
+    dtype, count = DTYPES[entry.dtype], math.prod(entry.shape)
+    table, coded_symbols = data[: entry.sizes[0]], data[entry.sizes[0] :]
+    whole = np.dtype(f"<u{min(dtype.itemsize, 8)}")
+    if entry.how == "raw":
+        raw = table
+    elif entry.how == "zlib":
+        raw = _unzipped(table, count * dtype.itemsize)
+    elif entry.stream is None:
+        raise FileFormatError("it is coded, and does not say how; use another copy")
+    elif entry.how == "levels":
+        kinds = np.frombuffer(table, dtype=whole) if len(table) % whole.itemsize == 0 else np.empty(0)
+        if len(kinds) != entry.kinds or entry.stream.kinds != len(kinds):
+            raise FileFormatError("its table is not as long as it says; use another copy")
+        raw = kinds[unpack(entry.stream, coded_symbols, count)].tobytes()
+    else:
+        there = unpack(entry.stream, coded_symbols, count) != 0
+        numbers = np.frombuffer(_unzipped(table, entry.kinds * dtype.itemsize), dtype=whole)
+        if int(there.sum()) != len(numbers):
+            raise FileFormatError("it has more or fewer numbers than it says; use another copy")
+        bits = np.zeros(count, dtype=whole)
+        bits[there] = numbers
+        raw = bits.tobytes()
+    if len(raw) != count * dtype.itemsize:
+        raise FileFormatError("it has more or fewer numbers than its shape; use another copy")
+    if not count:
+        return torch.empty(entry.shape, dtype=dtype)
+    return torch.frombuffer(bytearray(raw), dtype=dtype).view(entry.shape)
+
+
+def _unzipped(data: bytes, size: int) -> bytes:
+    """So many bytes, and no more than that, whatever the packed ones claim."""
+    try:
+        found = zlib.decompressobj().decompress(data, max(size, 1))
+    except zlib.error as error:
+        raise FileFormatError("its packed numbers are damaged; use another copy") from error
+    if len(found) != size:
+        raise FileFormatError("its packed numbers are fewer than it says; use another copy")
+    return found

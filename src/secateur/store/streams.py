@@ -1,0 +1,186 @@
+"""A row of symbols as bytes: coded by how often each occurs, with Huffman's code or by asymmetric numeral systems."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from secateur.errors import FileFormatError, SettingsError, StoreError
+from secateur.store.huffman import LANE, Code, code_lengths
+from secateur.store.records import Count, Strict
+from secateur.store.runs import from_runs, to_runs
+
+Symbols = NDArray[np.int64]
+
+Coder: TypeAlias = Literal["huffman", "ans"]
+"""How symbols become bits. ``huffman`` spends whole bits on each, so that runs of zeros are told by their lengths; ``ans`` spends what a symbol is worth."""
+
+_RUN_BITS: Final = range(2, 9)
+
+
+class StreamDocument(Strict):
+    """How to read a stream.
+
+    Attributes:
+        coder: How symbols became bits.
+        kinds: How many different symbols there may be; they are counted from 0.
+        run_bits: Bits of a run's length, where runs of the symbol 0 are told by it.
+        entries: Runs, where there are.
+        sizes: Bytes of each part.
+    """
+
+    coder: Coder
+    kinds: Annotated[int, Field(ge=1, le=1 << 16)]
+    run_bits: Annotated[int, Field(ge=1, le=16)] | None
+    entries: Count
+    sizes: list[Count]
+
+
+def pack(symbols: Symbols, kinds: int, coder: Coder) -> tuple[StreamDocument, bytes]:
+    """Code symbols 0 to kinds - 1, of which 0 should be the most frequent.
+
+    Raises:
+        SettingsError: There is no such coder.
+        StoreError: It needs a library that is not installed.
+
+    Example:
+        >>> document, data = pack(np.array([0, 0, 0, 0, 2, 0, 1, 0] * 100), 3, "huffman")
+        >>> bool((unpack(document, data, 800)[:8] == [0, 0, 0, 0, 2, 0, 1, 0]).all())
+        True
+    """
+    if coder not in get_args(Coder):
+        raise SettingsError(f"coder={coder!r} must be one of {', '.join(get_args(Coder))}")
+    if coder == "ans":
+        parts, run_bits, entries = _ans_packed(symbols, kinds), None, 0
+    else:
+        run_bits = _best_run_bits(symbols, kinds)
+        runs, values = (symbols[:0], symbols) if run_bits is None else to_runs(symbols, run_bits)
+        parts, entries = _huffman_packed(values, kinds), len(runs)
+        if run_bits is not None:
+            parts += _huffman_packed(runs, 1 << run_bits)
+    sizes = [len(part) for part in parts]
+    document = StreamDocument(coder=coder, kinds=kinds, run_bits=run_bits, entries=entries, sizes=sizes)
+    return document, b"".join(parts)
+
+
+def unpack(document: StreamDocument, data: bytes, count: int) -> Symbols:
+    """So many symbols, from what `pack` made.
+
+    Raises:
+        FileFormatError: They do not fit each other.
+        StoreError: It needs a library that is not installed.
+    """
+    if sum(document.sizes) != len(data):
+        raise _foreign()
+    parts = np.split(np.frombuffer(data, dtype=np.uint8), np.cumsum(document.sizes)[:-1])
+    pieces = [part.tobytes() for part in parts]
+    kinds = document.kinds
+    if document.coder == "ans":
+        return _ans_unpacked(pieces, kinds, count)
+    if document.run_bits is None:
+        return _huffman_unpacked(pieces, kinds, count)
+    if document.entries > count or len(pieces) != 6:
+        raise _foreign()
+    values = _huffman_unpacked(pieces[:3], kinds, document.entries)
+    runs = _huffman_unpacked(pieces[3:], 1 << document.run_bits, document.entries)
+    return from_runs(runs, values, count)
+
+
+def _foreign() -> FileFormatError:
+    return FileFormatError("a coded tensor's parts do not fit its description; use another copy of the file")
+
+
+def _huffman_packed(symbols: Symbols, kinds: int) -> list[bytes]:
+    """The lengths of the codes, of the lanes, and the bits."""
+    code = Code(code_lengths(np.bincount(symbols, minlength=kinds).tolist()))
+    alone = np.zeros(kinds, dtype=np.int64)
+    if not len(code.symbols) and len(symbols):
+        alone[symbols[0]] = 255  # the only symbol takes no bits
+    lengths = (code.lengths + alone).astype(np.uint8).tobytes()
+    if not len(code.symbols):
+        return [lengths, b"", b""]
+    data, lanes = code.encode(symbols)
+    return [lengths, np.asarray(lanes, dtype="<u2").tobytes(), data]
+
+
+def _huffman_unpacked(parts: list[bytes], kinds: int, count: int) -> Symbols:
+    if len(parts) != 3 or len(parts[0]) != kinds or len(parts[1]) % 2:
+        raise _foreign()
+    lengths = np.frombuffer(parts[0], dtype=np.uint8).astype(np.int64)
+    alone = np.flatnonzero(lengths == 255)
+    if len(alone):
+        return np.full(count, alone[0], dtype=np.int64)
+    code = Code(lengths.tolist())
+    if not len(code.symbols) and count:
+        raise _foreign()
+    return code.decode(parts[2], np.frombuffer(parts[1], dtype="<u2").astype(np.int64).tolist(), count)
+
+
+def _best_run_bits(symbols: Symbols, kinds: int) -> int | None:
+    """How runs of zeros are told in the fewest bits, if at all."""
+    sizes: dict[int | None, int] = {None: _huffman_size(symbols, kinds)}
+    for bits in _RUN_BITS:
+        runs, values = to_runs(symbols, bits)
+        sizes[bits] = _huffman_size(values, kinds) + _huffman_size(runs, 1 << bits)
+    return min(sizes, key=lambda bits: (sizes[bits], bits or 0))
+
+
+def _huffman_size(symbols: Symbols, kinds: int) -> int:
+    """Bits that symbols take with their table."""
+    counts = np.bincount(symbols, minlength=kinds)
+    lanes = -(-len(symbols) // LANE)
+    return int(counts @ np.asarray(code_lengths(counts.tolist()))) + 8 * kinds + 20 * lanes
+
+
+def _ans_packed(symbols: Symbols, kinds: int) -> list[bytes]:
+    """How often each symbol occurs, and the coder's words."""
+    counts = np.bincount(symbols, minlength=kinds)
+    table = counts.astype("<u4").tobytes()
+    if int((counts > 0).sum()) <= 1:
+        return [table, b""]
+    stream = _constriction()
+    coder = stream.stack.AnsCoder()
+    coder.encode_reverse(_among_used(counts)[symbols].astype(np.int32), _model(stream, counts))
+    return [table, np.asarray(coder.get_compressed(), dtype="<u4").tobytes()]
+
+
+def _ans_unpacked(parts: list[bytes], kinds: int, count: int) -> Symbols:
+    if len(parts) != 2 or len(parts[0]) != 4 * kinds or len(parts[1]) % 4:
+        raise _foreign()
+    counts = np.frombuffer(parts[0], dtype="<u4").astype(np.int64)
+    if counts.sum() != count:
+        raise _foreign()
+    used = np.flatnonzero(counts)
+    if len(used) <= 1:
+        return np.full(count, used[0] if len(used) else 0, dtype=np.int64)
+    stream = _constriction()
+    words = np.frombuffer(parts[1], dtype="<u4").astype(np.uint32)
+    try:
+        coder = stream.stack.AnsCoder(words)
+    except ValueError as error:
+        raise _foreign() from error
+    return used[np.asarray(coder.decode(_model(stream, counts), count), dtype=np.int64)]
+
+
+def _among_used(counts: Symbols) -> Symbols:
+    """The number of each symbol among those that occur."""
+    return np.cumsum(counts > 0) - 1
+
+
+def _model(stream: Any, counts: Symbols) -> Any:
+    used = counts[counts > 0].astype(np.float64)
+    return stream.model.Categorical(used / used.sum(), perfect=False)
+
+
+def _constriction() -> Any:
+    try:
+        return importlib.import_module("constriction").stream
+    except ImportError as error:
+        raise StoreError(
+            "coding by asymmetric numeral systems needs the library constriction, which is not installed;"
+            " pip install 'secateur[compress]', or write with coder='huffman'"
+        ) from error

@@ -1,0 +1,219 @@
+"""Coded files: every bit comes back, in little more than the entropy, and damage is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateur
+from secateur.errors import FileFormatError, SecateurError, SettingsError, StoreError
+from secateur.networks import build
+from secateur.quantise import cluster
+from secateur.store import coded_size, packed_sizes, read_description
+from secateur.store.coded_file import coded, read_coded, write_coded
+from secateur.store.streams import Coder, StreamDocument, pack, unpack
+from secateur.store.tensor_file import as_bytes
+
+CODERS: tuple[Coder, ...] = ("huffman", "ans")
+
+
+@pytest.fixture(params=CODERS)
+def coder(request: pytest.FixtureRequest) -> Coder:
+    if request.param == "ans":
+        pytest.importorskip("constriction", reason="pip install 'secateur[compress]'")
+    return request.param
+
+
+def sparse(*shape: int, gone: float, clusters: int | None, seed: int = 0) -> Tensor:
+    """A pruned weight, clustered or not."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(shape, generator=generator)
+    weight[torch.rand(shape, generator=generator) < gone] = 0
+    return weight if clusters is None else cluster(weight, clusters, start="linear").weight()
+
+
+def small_net(gone: float = 0.9, clusters: int | None = 32) -> nn.Module:
+    model = build("digits-net", seed=0).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.copy_(sparse(*parameter.shape, gone=gone, clusters=clusters, seed=len(name)))
+    return model
+
+
+def same_bits(first: Tensor, second: Tensor) -> bool:
+    both = first.dtype == second.dtype and first.shape == second.shape
+    return both and bytes(as_bytes(first)) == bytes(as_bytes(second))
+
+
+TENSORS = {
+    "clustered": sparse(300, 40, gone=0.9, clusters=32),
+    "dense and clustered": sparse(300, 40, gone=0.0, clusters=16),
+    "sparse": sparse(100, 40, gone=0.8, clusters=None),
+    "random": sparse(50, 40, gone=0.0, clusters=None),
+    "zeros": torch.zeros(500),
+    "ones": torch.ones(30, 30, dtype=torch.float64),
+    "odd": torch.tensor([0.0, -0.0, math.nan, math.inf, -math.inf, 1e-45] * 9),
+    "half": sparse(200, 5, gone=0.5, clusters=7).half(),
+    "brain": sparse(200, 5, gone=0.5, clusters=7).bfloat16(),
+    "complex": torch.randn(4, 4, dtype=torch.complex64),
+    "whole": torch.arange(100).repeat(9),
+    "truth": torch.rand(50) < 0.1,
+    "count": torch.tensor(7),
+    "empty": torch.empty(0, 3),
+    "single": torch.tensor([2.5]),
+}
+
+
+def test_every_bit_comes_back(coder: Coder, tmp_path: Path) -> None:
+    """Zeros of both signs, numbers that are none, every number type, any shape; the same values give the same bytes."""
+    write_coded(tmp_path / "a", TENSORS, {"x": [1, None]}, coder=coder)
+
+    file = read_coded(tmp_path / "a")
+    found = file.read()
+
+    assert file.document == {"x": [1, None]}
+    assert set(found) == set(TENSORS)
+    for name, tensor in TENSORS.items():
+        assert same_bits(found[name], tensor), name
+        assert file.entries[name].shape == tuple(tensor.shape)
+    assert coded(found, {"x": [1, None]}, coder=coder) == (tmp_path / "a").read_bytes()
+
+
+@pytest.mark.parametrize(("gone", "clusters"), [(0.9, 32), (0.95, 16), (0.5, 32), (0.0, 16)])
+def test_the_coder_is_within_two_percent_of_the_entropy(gone: float, clusters: int) -> None:
+    """On a tensor of 200,000 weights, with the table of how often each level occurs; levels, description and checksum are half a kilobyte more."""
+    pytest.importorskip("constriction", reason="pip install 'secateur[compress]'")
+    weight = sparse(400, 500, gone=gone, clusters=clusters)
+    counts = weight.unique(return_counts=True)[1].double()
+    entropy = float(-(counts / counts.sum()).log2() @ counts)
+
+    symbols = weight.unique(return_inverse=True)[1].flatten().numpy()
+    bits = 8 * len(pack(symbols, len(counts), "ans")[1])
+
+    assert entropy <= bits <= 1.02 * entropy
+    assert 8 * len(coded({"w": weight}, None, coder="ans")) <= bits + 8 * 512
+
+
+def test_runs_bring_huffman_near_the_entropy() -> None:
+    """Whole bits for each symbol would take one for each zero; runs take far fewer."""
+    weight = sparse(400, 500, gone=0.9, clusters=32)
+    counts = weight.unique(return_counts=True)[1].double()
+    entropy = float(-(counts / counts.sum()).log2() @ counts)
+
+    bits = 8 * len(coded({"w": weight}, None, coder="huffman"))
+
+    assert entropy <= bits <= 1.06 * entropy
+    assert bits < weight.numel()
+
+
+@pytest.mark.parametrize("clusters", [32, None])
+def test_a_network_comes_back_from_a_coded_file(coder: Coder, clusters: int | None, tmp_path: Path) -> None:
+    """`load` reads it by its first bytes, whatever its name; weights, zeros, figures and history are those of the plain file."""
+    model, path = small_net(clusters=clusters), tmp_path / "net.secateur"
+    secateur.save(model, path, evaluation={"accuracy": 9.5}, history=["made"], coder=coder)
+    secateur.save(model, tmp_path / "net.safetensors", evaluation={"accuracy": 9.5}, history=["made"])
+
+    again = secateur.load(path.rename(tmp_path / "renamed"))
+
+    assert all(
+        same_bits(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    assert read_description(tmp_path / "renamed") == read_description(tmp_path / "net.safetensors")
+    assert not again.training
+    plain = packed_sizes(tmp_path / "net.safetensors")
+    assert (tmp_path / "renamed").stat().st_size < min(plain.values())
+    assert coded_size(model, coder=coder) <= (tmp_path / "renamed").stat().st_size
+    secateur.save(again, tmp_path / "again.safetensors", evaluation={"accuracy": 9.5}, history=["made"])
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "net.safetensors").read_bytes()
+
+
+def test_damage_anywhere_is_refused(coder: Coder, tmp_path: Path) -> None:
+    """A byte that changed, or a file that was cut off, is refused by its checksum, and nothing is made of it."""
+    path = tmp_path / "net.secateur"
+    secateur.save(small_net(), path, coder=coder)
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+
+    for place in [0, 8, 12, 20, 30, *generator.integers(0, len(whole), 30).tolist(), len(whole) - 1]:
+        broken = bytearray(whole)
+        broken[place] ^= 0x55
+        path.write_bytes(broken)
+        with pytest.raises(StoreError):
+            secateur.load(path)
+    for length in (0, 7, 8, 19, 51, 100, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(FileFormatError):
+            secateur.load(path)
+
+
+def sealed(content: bytes) -> bytes:
+    """Content with the checksum of its own, as somebody with bad intentions would write it."""
+    return content + hashlib.blake2b(content, digest_size=32).digest()
+
+
+def test_what_is_made_to_do_harm_is_refused(tmp_path: Path) -> None:
+    """With a right checksum, too: other versions, headers that are none, tensors far larger than the file."""
+    path = tmp_path / "bad.secateur"
+    good = coded({"w": torch.zeros(8)}, None, coder="huffman")[:-32]
+    path.write_bytes(sealed(good[:8] + (9).to_bytes(4, "little") + good[12:]))
+    with pytest.raises(FileFormatError, match=r"format 9.*upgrade"):
+        read_coded(path)
+    path.write_bytes(sealed(good[:20] + b"?" + good[21:]))
+    with pytest.raises(FileFormatError, match="damaged"):
+        read_coded(path)
+    path.write_bytes(sealed(good + b"more"))
+    with pytest.raises(FileFormatError, match="do not hold the tensors"):
+        read_coded(path)
+    path.write_bytes(coded({"w": torch.zeros(10_000_000)}, None, coder="huffman"))
+    with pytest.raises(FileFormatError, match="do not hold the tensors"):
+        read_coded(path)
+    path.write_bytes(sealed(good))
+    with pytest.raises(FileFormatError, match="not a model file"):
+        secateur.load(path)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_streams_that_do_not_fit_their_description_raise_errors_of_ours(coder: Coder, seed: int) -> None:
+    """Whatever a stream's bytes are, reading ends, in symbols of the right number or an error that says so."""
+    generator = np.random.default_rng(seed)
+    symbols = np.minimum(generator.geometric(0.6, 5000) - 1, 6)
+    document, data = pack(symbols, 7, coder)
+    broken = bytearray(data)
+    for place in generator.integers(0, len(data), 5):
+        broken[place] = generator.integers(0, 256)
+
+    for count in (5000, 4999, 12_000):
+        try:
+            found = unpack(document, bytes(broken), count)
+        except SecateurError:
+            continue
+        assert len(found) == count
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    """Other endings and coders are refused by name."""
+    with pytest.raises(SettingsError, match=r"ends in .safetensors, or in .secateur"):
+        secateur.save(small_net(), tmp_path / "net.zip")
+    with pytest.raises(SettingsError, match="coder='zip' must be one of huffman, ans"):
+        secateur.save(small_net(), tmp_path / "net.secateur", coder="zip")
+    with pytest.raises(FileFormatError, match="parts do not fit"):
+        unpack(StreamDocument(coder="ans", kinds=3, run_bits=None, entries=0, sizes=[4]), b"", 3)
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without constriction, Huffman works, and asking for the other says what to install."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, "constriction", None)
+
+    secateur.save(small_net(), tmp_path / "net.secateur")
+    with pytest.raises(StoreError, match=r"pip install 'secateur\[compress\]'"):
+        secateur.save(small_net(), tmp_path / "other.secateur", coder="ans")
+    assert not (tmp_path / "other.secateur").exists()
