@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from secateur.cli.compare import compare
+from secateur.cli.compress import compress
 from secateur.cli.data import data
 from secateur.cli.evaluate import evaluate
 from secateur.cli.load import load
@@ -57,6 +58,7 @@ for _command, _in_short in (
     (train, "Train a network on data."),
     (reduce, "Cut a trained network within a bound on its accuracy."),
     (prune, "Prune a trained network gradually, to an exact share."),
+    (compress, "Compress a network into one coded file."),
     (compare, "Compare strategies for reduction, with statistics."),
     (watch, "Show what belongs together, and what stays and why."),
     (evaluate, "Measure a saved network, or compare two."),

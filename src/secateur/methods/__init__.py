@@ -2,6 +2,12 @@
 
 from secateur.methods.ablation import Ablation, ablate
 from secateur.methods.bisection import Bisection, largest_within
+from secateur.methods.deep_compression import (
+    CompressResult,
+    CompressSettings,
+    LayerBits,
+    deep_compression,
+)
 from secateur.methods.factor_within import FactorResult, RankTrial, factor_within
 from secateur.methods.gradual import (
     PRUNE,
@@ -31,12 +37,15 @@ __all__ = [
     "PRUNE",
     "Ablation",
     "Bisection",
+    "CompressResult",
+    "CompressSettings",
     "CutRecord",
     "FactorResult",
     "GradualResult",
     "GradualSettings",
     "JointThresholds",
     "Layer",
+    "LayerBits",
     "LayerError",
     "LayerwiseResult",
     "Listener",
@@ -58,6 +67,7 @@ __all__ = [
     "Thresholds",
     "TrainResult",
     "ablate",
+    "deep_compression",
     "factor_within",
     "gradual",
     "joint_thresholds",

@@ -139,7 +139,7 @@ def _huffman_size(symbols: Symbols, kinds: int) -> int:
 def _ans_packed(symbols: Symbols, kinds: int) -> list[bytes]:
     """How often each symbol occurs, and the coder's words."""
     counts = np.bincount(symbols, minlength=kinds)
-    table = counts.astype("<u4").tobytes()
+    table = _short(counts.tolist())
     if int((counts > 0).sum()) <= 1:
         return [table, b""]
     stream = _constriction()
@@ -149,10 +149,10 @@ def _ans_packed(symbols: Symbols, kinds: int) -> list[bytes]:
 
 
 def _ans_unpacked(parts: list[bytes], kinds: int, count: int) -> Symbols:
-    if len(parts) != 2 or len(parts[0]) != 4 * kinds or len(parts[1]) % 4:
+    if len(parts) != 2 or len(parts[1]) % 4:
         raise _foreign()
-    counts = np.frombuffer(parts[0], dtype="<u4").astype(np.int64)
-    if counts.sum() != count:
+    counts = np.asarray(_long(parts[0]), dtype=np.int64)
+    if len(counts) != kinds or counts.sum() != count:
         raise _foreign()
     used = np.flatnonzero(counts)
     if len(used) <= 1:
@@ -164,6 +164,37 @@ def _ans_unpacked(parts: list[bytes], kinds: int, count: int) -> Symbols:
     except ValueError as error:
         raise _foreign() from error
     return used[np.asarray(coder.decode(_model(stream, counts), count), dtype=np.int64)]
+
+
+def _short(numbers: list[int]) -> bytes:
+    """Whole numbers in seven bits a byte, the lowest first; the eighth says that more follow.
+
+    >>> list(_short([5, 300])), _long(_short([5, 300]))
+    ([5, 172, 2], [5, 300])
+    """
+    found = bytearray()
+    for number in numbers:
+        rest = number
+        while rest > 127:
+            found.append(rest & 127 | 128)
+            rest >>= 7
+        found.append(rest)
+    return bytes(found)
+
+
+def _long(data: bytes) -> list[int]:
+    """What `_short` made."""
+    numbers: list[int] = []
+    number = shift = 0
+    for byte in data:
+        number |= (byte & 127) << shift
+        shift += 7
+        if shift > 56:
+            raise _foreign()
+        if byte < 128:
+            numbers.append(number)
+            number = shift = 0
+    return numbers
 
 
 def _among_used(counts: Symbols) -> Symbols:
