@@ -142,6 +142,38 @@ def test_a_stopped_training_ends_like_an_unbroken_one(tmp_path):
     assert len(list((broken / "states").iterdir())) == 1
 
 
+def test_a_stopped_pruning_ends_like_an_unbroken_one(base, tmp_path):
+    """Stopped by Ctrl-C, killed and resumed, gradual pruning ends in the same file; each stop says how to go on."""
+    network = base / "model.safetensors"
+    asked = (
+        "prune",
+        network,
+        "--data",
+        "digits",
+        "--sparsity",
+        "0.8",
+        "--epochs",
+        "8",
+        "--lr",
+        "1e-3",
+        "--out",
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    code, err = finished(start(*asked, whole, folder=tmp_path))
+    assert code == 0, err
+
+    said = stopped(broken, 3, "Ctrl-C", start(*asked, broken, folder=tmp_path))
+    again = ("prune", broken, "--resume")
+    stopped(broken, 6, "kill", start(*again, folder=tmp_path))
+    code, err = finished(start(*again, folder=tmp_path))
+
+    assert code == 0, err
+    assert said.endswith(f"secateur prune {broken} --resume")
+    assert without_times(lines_of(broken)) == without_times(lines_of(whole))
+    for name in ("model.safetensors", "masks.safetensors"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+
+
 def test_ctrl_c_before_anything_is_stored(monkeypatch, secateur, base, tmp_path):
     """An interrupt while the network is still being looked at says that nothing is kept."""
 

@@ -217,3 +217,22 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(StoreError, match=r"pip install 'secateur\[compress\]'"):
         secateur.save(small_net(), tmp_path / "other.secateur", coder="ans")
     assert not (tmp_path / "other.secateur").exists()
+
+
+@pytest.mark.parametrize("name", CODERS)
+def test_golden_files_are_read(name: Coder) -> None:
+    """Files that the first version wrote are read by this one, bit for bit."""
+    if name == "ans":
+        pytest.importorskip("constriction", reason="pip install 'secateur[compress]'")
+    folder = Path(__file__).parent / "golden"
+
+    found = read_coded(folder / f"{name}.secateur").read()
+
+    assert hashlib.blake2b(bytes(as_bytes(found["clustered"])), digest_size=20).hexdigest() == GOLDEN
+    assert same_bits(found["odd"], TENSORS["odd"])
+    assert not found["zeros"].any()
+    assert len(found["zeros"]) == 500
+
+
+GOLDEN = "b1b7ddd76e55ff93bba20d50b8df9f25e01d4386"
+"""The fingerprint of the golden files' clustered tensor: they hold those tensors of `TENSORS` that are named in the test."""

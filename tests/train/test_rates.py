@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from secateur.errors import ModelError
+from secateur.errors import ModelError, SettingsError
 from secateur.train import TrainSettings, learning_rate, make_optimizer
 
 
@@ -40,6 +40,20 @@ def test_schedules_at_known_points(schedule, middle, end):
     assert learning_rate(options, step=0, steps_per_epoch=4) == 1.0
     assert learning_rate(options, step=20, steps_per_epoch=4) == pytest.approx(middle)
     assert learning_rate(options, step=40, steps_per_epoch=4) == pytest.approx(end)
+
+
+@pytest.mark.parametrize(("schedule", "middle"), [("linear", 0.55), ("cosine", 0.55)])
+def test_a_schedule_ends_where_it_is_to_end(schedule, middle):
+    """With lr_end the rate falls to it, and a constant rate, or one above lr, is refused."""
+    options = TrainSettings(epochs=10, lr=1.0, lr_end=0.1, schedule=schedule)
+
+    assert learning_rate(options, step=0, steps_per_epoch=4) == 1.0
+    assert learning_rate(options, step=20, steps_per_epoch=4) == pytest.approx(middle)
+    assert learning_rate(options, step=40, steps_per_epoch=4) == pytest.approx(0.1)
+    assert "lr_end" not in TrainSettings(schedule=schedule).model_dump()
+    for wrong in ({"schedule": "constant"}, {"schedule": schedule, "lr": 0.01}):
+        with pytest.raises(SettingsError, match="lr_end"):
+            TrainSettings(**{"lr": 1.0, "lr_end": 0.1, **wrong})
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
