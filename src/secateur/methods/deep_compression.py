@@ -32,7 +32,7 @@ from secateur.train import EpochRecord, TrainSettings, fit
 CompressMethod: TypeAlias = Literal["deep-compression", "entropy"]
 
 _CODERS: Final[Mapping[CompressMethod, Coder]] = {"deep-compression": "huffman", "entropy": "ans"}
-_RATES: Final[Mapping[CompressMethod, float]] = {"deep-compression": 0.0, "entropy": 0.002}
+_RATES: Final[Mapping[CompressMethod, float]] = {"deep-compression": 0.0, "entropy": 0.01}
 
 
 def _tuning() -> TrainSettings:
@@ -48,7 +48,7 @@ class CompressSettings(BaseModel):
         bits: Weights of a layer share up to 2 to this power levels, besides zero.
         conv_bits: The same for convolutions; None takes ``bits``.
         clusters: In place of bits: how many levels.
-        rate: The error that a bit is worth, see `secateur.quantise.cluster`; None is 0 for ``deep-compression`` and 0.002 for ``entropy``.
+        rate: The error that a bit is worth, see `secateur.quantise.cluster`; None is 0 for ``deep-compression`` and 0.01 for ``entropy``.
         start: Where levels begin: ``least`` error, or ``linear`` as printed.
         exclude: Layers whose whole names fit one of these regular expressions keep their weights as they are.
         distil: The levels also learn from the answers of the network as given.

@@ -17,9 +17,10 @@ from secateur.store.runs import from_runs, to_runs
 Symbols = NDArray[np.int64]
 
 Coder: TypeAlias = Literal["huffman", "ans"]
-"""How symbols become bits. ``huffman`` spends whole bits on each, so that runs of zeros are told by their lengths; ``ans`` spends what a symbol is worth."""
+"""How symbols become bits. ``huffman`` spends whole bits on each, ``ans`` what it is worth. Either may tell runs of zeros by their lengths: whole bits
+for each zero would be far too many, and zeros that keep together need fewer runs."""
 
-_RUN_BITS: Final = range(2, 9)
+_RUN_BITS: Final = range(2, 11)
 
 
 class StreamDocument(Strict):
@@ -54,14 +55,13 @@ def pack(symbols: Symbols, kinds: int, coder: Coder) -> tuple[StreamDocument, by
     """
     if coder not in get_args(Coder):
         raise SettingsError(f"coder={coder!r} must be one of {', '.join(get_args(Coder))}")
-    if coder == "ans":
-        parts, run_bits, entries = _ans_packed(symbols, kinds), None, 0
+    run_bits = _best_run_bits(symbols, kinds, coder)
+    packed = _ans_packed if coder == "ans" else _huffman_packed
+    if run_bits is None:
+        parts, entries = packed(symbols, kinds), 0
     else:
-        run_bits = _best_run_bits(symbols, kinds)
-        runs, values = (symbols[:0], symbols) if run_bits is None else to_runs(symbols, run_bits)
-        parts, entries = _huffman_packed(values, kinds), len(runs)
-        if run_bits is not None:
-            parts += _huffman_packed(runs, 1 << run_bits)
+        runs, values = to_runs(symbols, run_bits)
+        parts, entries = [*packed(values, kinds), *packed(runs, 1 << run_bits)], len(runs)
     sizes = [len(part) for part in parts]
     document = StreamDocument(coder=coder, kinds=kinds, run_bits=run_bits, entries=entries, sizes=sizes)
     return document, b"".join(parts)
@@ -78,15 +78,14 @@ def unpack(document: StreamDocument, data: bytes, count: int) -> Symbols:
         raise _foreign()
     parts = np.split(np.frombuffer(data, dtype=np.uint8), np.cumsum(document.sizes)[:-1])
     pieces = [part.tobytes() for part in parts]
-    kinds = document.kinds
-    if document.coder == "ans":
-        return _ans_unpacked(pieces, kinds, count)
+    read, kinds = _ans_unpacked if document.coder == "ans" else _huffman_unpacked, document.kinds
     if document.run_bits is None:
-        return _huffman_unpacked(pieces, kinds, count)
-    if document.entries > count or len(pieces) != 6:
+        return read(pieces, kinds, count)
+    half = len(pieces) // 2
+    if document.entries > count or len(pieces) != 2 * half:
         raise _foreign()
-    values = _huffman_unpacked(pieces[:3], kinds, document.entries)
-    runs = _huffman_unpacked(pieces[3:], 1 << document.run_bits, document.entries)
+    values = read(pieces[:half], kinds, document.entries)
+    runs = read(pieces[half:], 1 << document.run_bits, document.entries)
     return from_runs(runs, values, count)
 
 
@@ -120,20 +119,28 @@ def _huffman_unpacked(parts: list[bytes], kinds: int, count: int) -> Symbols:
     return code.decode(parts[2], np.frombuffer(parts[1], dtype="<u2").astype(np.int64).tolist(), count)
 
 
-def _best_run_bits(symbols: Symbols, kinds: int) -> int | None:
+def _best_run_bits(symbols: Symbols, kinds: int, coder: Coder) -> int | None:
     """How runs of zeros are told in the fewest bits, if at all."""
-    sizes: dict[int | None, int] = {None: _huffman_size(symbols, kinds)}
+    size = _ans_size if coder == "ans" else _huffman_size
+    sizes: dict[int | None, float] = {None: size(symbols, kinds)}
     for bits in _RUN_BITS:
         runs, values = to_runs(symbols, bits)
-        sizes[bits] = _huffman_size(values, kinds) + _huffman_size(runs, 1 << bits)
+        sizes[bits] = size(values, kinds) + size(runs, 1 << bits)
     return min(sizes, key=lambda bits: (sizes[bits], bits or 0))
 
 
-def _huffman_size(symbols: Symbols, kinds: int) -> int:
+def _huffman_size(symbols: Symbols, kinds: int) -> float:
     """Bits that symbols take with their table."""
     counts = np.bincount(symbols, minlength=kinds)
     lanes = -(-len(symbols) // LANE)
-    return int(counts @ np.asarray(code_lengths(counts.tolist()))) + 8 * kinds + 20 * lanes
+    return float(counts @ np.asarray(code_lengths(counts.tolist()))) + 8 * kinds + 20 * lanes
+
+
+def _ans_size(symbols: Symbols, kinds: int) -> float:
+    """Bits that symbols take with their table: the entropy, and about as many as the counts have."""
+    counts = np.bincount(symbols, minlength=kinds)
+    share = counts[counts > 0] / max(len(symbols), 1)
+    return float(-(share * np.log2(share)).sum()) * len(symbols) + 8 * len(_short(counts.tolist())) + 48
 
 
 def _ans_packed(symbols: Symbols, kinds: int) -> list[bytes]:
