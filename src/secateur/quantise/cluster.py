@@ -19,7 +19,7 @@ Places = NDArray[np.int64]
 Start: TypeAlias = Literal["least", "linear"]
 """Where the levels of k-means begin."""
 
-_CELLS: Final = 1024
+_CELLS: Final = 512
 _ROUNDS: Final = 300
 """Rounds at most; k-means on a line settles in some tens."""
 _SETTLED: Final = 1e-9
@@ -94,7 +94,7 @@ def cluster(weight: Tensor, clusters: int, *, start: Start = "least", rate: floa
     level is taken on an interval.
 
     Rounds end where none of both halves alone betters anything, so that it matters where they begin. ``least`` is where the error is least, by
-    dynamic programming: over up to 1,024 numbers that is the best that there is, over more they are first put into as many cells of equal width. ``linear`` is as
+    dynamic programming: over up to 512 numbers that is the best that there is, over more they are first put into as many cells of equal width. ``linear`` is as
     printed: evenly spaced from the least number to the greatest, which sets more levels apart for the few great numbers.
 
     Exact zeros (pruned weights) keep a level of their own, which is exactly 0. Without a rate no other number takes it; with one any may,

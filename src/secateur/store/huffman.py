@@ -13,8 +13,20 @@ from secateur.errors import FileFormatError
 
 Symbols = NDArray[np.int64]
 
-LANE: Final = 4096
-"""Symbols in a row that are read one after the other; lanes are read side by side. A lane costs the bits up to its last byte."""
+_SHORTEST, _LANES = 1024, 256
+
+
+def lane_of(count: int) -> int:
+    """How many symbols in a row are read one after the other; such lanes are read side by side.
+
+    A lane costs the bits up to its last byte, and its length; more than some hundreds at a time gain nothing.
+
+    Example:
+        >>> lane_of(5000), lane_of(1_000_000)
+        (1024, 3907)
+    """
+    return max(_SHORTEST, -(-count // _LANES))
+
 
 _LONGEST: Final = 32
 """Bits of a code at most: with fewer than 3 million million symbols none is longer (Fibonacci)."""
@@ -60,7 +72,6 @@ class Code:
         if not len(self.lengths) or self.lengths.min() < 0 or self.lengths.max() > _LONGEST:
             raise FileFormatError("a code's lengths are from 0 to 32 bits; use another copy of the file")
         used = np.flatnonzero(self.lengths)
-        self.alone = int(used[0]) if len(used) else 0
         order = used[np.lexsort((used, self.lengths[used]))]
         self.symbols = order
         self.codes = np.zeros(len(self.lengths), dtype=np.uint64)
@@ -75,7 +86,8 @@ class Code:
 
     def encode(self, symbols: Symbols) -> tuple[bytes, list[int]]:
         """The bits of some symbols, and the bytes that each lane of them takes."""
-        parts = [self._lane(symbols[start : start + LANE]) for start in range(0, len(symbols), LANE)]
+        lane = lane_of(len(symbols))
+        parts = [self._lane(symbols[start : start + lane]) for start in range(0, len(symbols), lane)]
         return b"".join(parts), [len(part) for part in parts]
 
     def _lane(self, symbols: Symbols) -> bytes:
@@ -93,19 +105,19 @@ class Code:
         Raises:
             FileFormatError: The bits are fewer than the symbols need.
         """
-        if not len(self.symbols):  # one symbol only takes no bits
-            return np.full(count, self.alone, dtype=np.int64)
-        sizes = np.asarray(lanes, dtype=np.int64)
-        if len(sizes) != -(-count // LANE) or sizes.sum() != len(data) or (sizes < 0).any():
+        if not len(self.symbols) and count:
+            raise FileFormatError("a coded tensor has symbols without codes; use another copy of the file")
+        sizes, lane = np.asarray(lanes, dtype=np.int64), lane_of(count)
+        if len(sizes) != -(-count // lane) or sizes.sum() != len(data) or (sizes < 0).any():
             raise FileFormatError(
                 "a coded tensor's lanes do not fit its length; use another copy of the file"
             )
         padded = np.frombuffer(data + bytes(8), dtype=np.uint8).astype(np.uint64)
         at = 8 * (np.cumsum(sizes) - sizes)  # of each lane the next bit
         ends = 8 * np.cumsum(sizes)
-        found = np.zeros((len(sizes), LANE), dtype=np.int64)
-        left = np.minimum(LANE, count - LANE * np.arange(len(sizes)))
-        for step in range(min(LANE, count)):
+        found = np.zeros((len(sizes), lane), dtype=np.int64)
+        left = np.minimum(lane, count - lane * np.arange(len(sizes)))
+        for step in range(min(lane, count)):
             alive = left > step
             bit, byte = (at & 7).astype(np.uint64), at >> 3
             window = np.zeros(len(sizes), dtype=np.uint64)
@@ -120,4 +132,4 @@ class Code:
             raise FileFormatError(
                 "a coded tensor ends in the middle of a symbol; use another copy of the file"
             )
-        return found[np.arange(LANE)[None, :] < left[:, None]]
+        return found[np.arange(lane)[None, :] < left[:, None]]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from secateur.errors import FileFormatError, SettingsError, StoreError
-from secateur.store.huffman import LANE, Code, code_lengths
+from secateur.store.huffman import Code, code_lengths, lane_of
 from secateur.store.records import Count, Strict
 from secateur.store.runs import from_runs, to_runs
 
@@ -103,20 +103,18 @@ def _huffman_packed(symbols: Symbols, kinds: int) -> list[bytes]:
     if not len(code.symbols):
         return [lengths, b"", b""]
     data, lanes = code.encode(symbols)
-    return [lengths, np.asarray(lanes, dtype="<u2").tobytes(), data]
+    return [lengths, np.asarray(lanes, dtype="<u4").tobytes(), data]
 
 
 def _huffman_unpacked(parts: list[bytes], kinds: int, count: int) -> Symbols:
-    if len(parts) != 3 or len(parts[0]) != kinds or len(parts[1]) % 2:
+    if len(parts) != 3 or len(parts[0]) != kinds or len(parts[1]) % 4:
         raise _foreign()
     lengths = np.frombuffer(parts[0], dtype=np.uint8).astype(np.int64)
     alone = np.flatnonzero(lengths == 255)
     if len(alone):
         return np.full(count, alone[0], dtype=np.int64)
     code = Code(lengths.tolist())
-    if not len(code.symbols) and count:
-        raise _foreign()
-    return code.decode(parts[2], np.frombuffer(parts[1], dtype="<u2").astype(np.int64).tolist(), count)
+    return code.decode(parts[2], np.frombuffer(parts[1], dtype="<u4").astype(np.int64).tolist(), count)
 
 
 def _best_run_bits(symbols: Symbols, kinds: int, coder: Coder) -> int | None:
@@ -132,8 +130,8 @@ def _best_run_bits(symbols: Symbols, kinds: int, coder: Coder) -> int | None:
 def _huffman_size(symbols: Symbols, kinds: int) -> float:
     """Bits that symbols take with their table."""
     counts = np.bincount(symbols, minlength=kinds)
-    lanes = -(-len(symbols) // LANE)
-    return float(counts @ np.asarray(code_lengths(counts.tolist()))) + 8 * kinds + 20 * lanes
+    lanes = -(-len(symbols) // lane_of(len(symbols)))
+    return float(counts @ np.asarray(code_lengths(counts.tolist()))) + 8 * kinds + 36 * lanes
 
 
 def _ans_size(symbols: Symbols, kinds: int) -> float:
