@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+
+from secateur.errors import ExportError
 
 MODES = ("float32", "dynamic", "float16", "int8", "int8-only")
 """Number formats of a file, and of what it computes in.
@@ -97,6 +100,15 @@ class Target(Protocol):
     def open(self, content: bytes, *, threads: int) -> Runner:
         """Load the content with the target's own runtime."""
         ...
+
+
+def stayed_float(target: str, request: Request, operators: Sequence[str]) -> ExportError:
+    """A quantiser left in float what was to be narrower, and said nothing."""
+    listed = ", ".join(operators[:5]) + (f" and {len(operators) - 5} more" if len(operators) > 5 else "")
+    return ExportError(
+        f"{target} has no {request.mode} form of {listed}; replace that operator in the network, or let the layer stay float with"
+        " keep_float"
+    )
 
 
 def named(error: BaseException) -> str:
