@@ -54,7 +54,9 @@ def clipped(run: Callable[[], Iterable[Values]], *, levels: int = 255) -> dict[s
     for values in run():
         for name, array in values.items():
             kept = array[array != 0]
-            counts[name] += np.histogram(kept, bins=BINS, range=limits[name] if limits[name][0] < limits[name][1] else None)[0]
+            counts[name] += np.histogram(
+                kept, bins=BINS, range=limits[name] if limits[name][0] < limits[name][1] else None
+            )[0]
     return {name: best_clip(counts[name], *limits[name], levels=levels) for name in limits}
 
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateur.export.program import refusal, traced
-from secateur.export.quiet import silenced
 from secateur.export.calibration import Values, clipped, extremes
 from secateur.export.litert_graph import MOVERS, WITH_WEIGHTS, Operator, constants_in, graph_of
-from secateur.export.request import CALIBRATED, MODES, OBSERVERS, Request, stayed_float
+from secateur.export.program import refusal, traced
+from secateur.export.quiet import silenced
+from secateur.export.request import CALIBRATED, MODES, OBSERVERS, Narrowed, Request, stayed_float
 
 
 class LiteRT:
@@ -41,8 +41,8 @@ class LiteRT:
         except Exception as error:  # a converter raises whatever its passes do
             raise refusal("LiteRT", program, error) from error
 
-    def quantise(self, request: Request, content: bytes) -> bytes:
-        """The content in narrower numbers, by ai-edge-quantizer with ranges of our own."""
+    def quantise(self, request: Request, content: bytes) -> Narrowed:
+        """The file in narrower numbers, by ai-edge-quantizer with ranges of our own."""
         with silenced():
             from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe  # noqa: PLC0415
 
@@ -71,19 +71,8 @@ class LiteRT:
                 for end in (names.INPUT, names.OUTPUT):
                     work.update_quantization_recipe(".*", end, algorithm_key=algorithms.NO_QUANTIZE)
             ranges = _ranges(work, request, content) if request.mode in CALIBRATED else None
-            return bytes(work.quantize(ranges, enable_progress_report=False).quantized_model)
-
-    def float_operators(self, request: Request, content: bytes) -> tuple[str, ...]:
-        """Operators that compute in float, or hold float weights, though the mode says otherwise."""
-        graph = graph_of(content, request.model)
-        found = [one for one in graph.operators if _is_float(one, request.mode)]
-        unasked = [str(one) for one in found if not one.within(request.keep_float)]
-        if request.mode == "int8-only":
-            ends = {"the input": graph.inputs, "the output": graph.outputs}
-            unasked += [end for end, held in ends.items() if any(one.kind == "FLOAT32" for one in held)]
-        if unasked:
-            raise stayed_float("LiteRT", request, unasked)
-        return tuple(str(one) for one in found)
+            made = bytes(work.quantize(ranges, enable_progress_report=False).quantized_model)
+        return Narrowed(made, _float_operators(request, made))
 
     def open(self, content: bytes, *, threads: int) -> LiteRTRunner:
         """Load the content with LiteRT's interpreter."""
@@ -97,6 +86,27 @@ def _is_float(operator: Operator, mode: str) -> bool:
     if mode in CALIBRATED:
         return any(held.kind == "FLOAT32" for held in operator.activations)
     return operator.name in WITH_WEIGHTS and any(held.kind == "FLOAT32" for held in operator.weights)
+
+
+def _float_operators(request: Request, content: bytes) -> tuple[str, ...]:
+    """Operators that compute in float, or hold float weights, though the mode says otherwise.
+
+    An ``int8`` file may hold operators that have no integer form, as long as they hold no weights: its input and output are
+    float, too. In the others nothing may stay.
+    """
+    graph = graph_of(content, request.model)
+    found = [one for one in graph.operators if _is_float(one, request.mode)]
+    unasked = [
+        str(one)
+        for one in found
+        if not one.within(request.keep_float) and (one.weights or request.mode != "int8")
+    ]
+    if request.mode == "int8-only":
+        ends = {"the input": graph.inputs, "the output": graph.outputs}
+        unasked += [end for end, held in ends.items() if any(one.kind == "FLOAT32" for one in held)]
+    if unasked:
+        raise stayed_float("LiteRT", request, unasked)
+    return tuple(str(one) for one in found) if request.mode in CALIBRATED else ()
 
 
 def _kept(request: Request, content: bytes) -> list[str]:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Generator
+
+
+class _Nowhere(io.TextIOBase):
+    """Takes text and drops it. It is never closed, since a library may keep what it found as the error stream."""
+
+    def write(self, s: str, /) -> int:
+        """Drop the text."""
+        return len(s)
 
 
 @contextlib.contextmanager
@@ -22,15 +32,19 @@ def silenced() -> Generator[None]:
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    handlers = list(logging.root.handlers)
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        sink = stack.enter_context(tempfile.TemporaryFile(mode="w+"))
-        stack.enter_context(contextlib.redirect_stdout(sink))
-        stack.enter_context(contextlib.redirect_stderr(sink))
+        stack.enter_context(contextlib.redirect_stdout(_Nowhere()))
+        stack.enter_context(contextlib.redirect_stderr(_Nowhere()))
+        sink = stack.enter_context(tempfile.TemporaryFile())
         for number in (1, 2):
             stack.enter_context(_redirected(number, sink.fileno()))
-        yield
+        try:
+            yield
+        finally:
+            logging.root.handlers[:] = handlers  # `logging.warning` adds one where there is none
 
 
 @contextlib.contextmanager

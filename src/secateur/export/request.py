@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -50,6 +50,18 @@ class Request:
         return [] if self.calibration is None else list(self.calibration.split(1))
 
 
+class Narrowed(NamedTuple):
+    """A quantised file.
+
+    Attributes:
+        content: Its bytes.
+        float_operators: Operators that compute in float though the mode is integer, by layer where it is known.
+    """
+
+    content: bytes
+    float_operators: tuple[str, ...]
+
+
 class Runner(Protocol):
     """A file that is open and can be run.
 
@@ -89,12 +101,12 @@ class Target(Protocol):
         """The float32 file's content."""
         ...
 
-    def quantise(self, request: Request, content: bytes) -> bytes:
-        """The content in the mode that is asked for, from that of the float32 file."""
-        ...
+    def quantise(self, request: Request, content: bytes) -> Narrowed:
+        """The file in the mode that is asked for, from the content of the float32 file.
 
-    def float_operators(self, request: Request, content: bytes) -> tuple[str, ...]:
-        """Operators that compute in float though the mode is integer, by layer where it is known."""
+        Raises:
+            ExportError: Weights stayed float though nobody asked for it, or anything did in an ``int8-only`` file.
+        """
         ...
 
     def open(self, content: bytes, *, threads: int) -> Runner:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secateur.errors import ExportError
 from secateur.export.program import traced
 from secateur.export.quiet import silenced
-from secateur.export.request import Request
+from secateur.export.request import Narrowed, Request
 
 
 class TorchExport:
@@ -30,6 +31,12 @@ class TorchExport:
         with silenced():
             torch.export.save(program, buffer)
         return buffer.getvalue()
+
+    def quantise(self, request: Request, content: bytes) -> Narrowed:
+        """Never called: float32 is all that this target offers."""
+        raise ExportError(
+            f"torch does not offer {request.mode} (of {len(content)} bytes); take another target"
+        )
 
     def open(self, content: bytes, *, threads: int) -> TorchRunner:
         """Load the content; it is computed with as many threads as PyTorch uses."""

@@ -122,10 +122,9 @@ def export(
     left: tuple[str, ...] = ()
     if mode != "float32":
         try:
-            content = chosen.quantise(ready, content)
+            content, left = chosen.quantise(ready, content)
         except ImportError as error:
             raise missing(chosen, error) from error
-        left = chosen.float_operators(ready, content)
     judged = example if held_out is None else held_out
     found = _agreement(ready, opened(chosen, content, source=file.name), judged)
     write_atomic(file, [content], size=len(content))
