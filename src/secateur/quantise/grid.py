@@ -77,7 +77,7 @@ class Range:
         Args:
             x: Any shape.
         """
-        return (torch.round(x.double() / self.step) + self.zero).clamp(-128, 127).int()
+        return (self.round(x).double() / self.step).round().int() + self.zero
 
 
 UNIT = Range(0.0, 255 / 256)
