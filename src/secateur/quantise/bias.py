@@ -14,7 +14,7 @@ from secateur._model import copied, left_as_found
 from secateur._options import expect
 from secateur.errors import DataError
 from secateur.quantise.calibrate import batches_of
-from secateur.quantise.simulate import Rounding, Simulated
+from secateur.quantise.simulate import Rounding, Simulated, rounded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,8 +78,11 @@ def correct_bias(simulated: Simulated, calibration: Tensor, *, batch_size: int =
         module = cast("Any", network.get_submodule(layer.weight.rpartition(".")[0]))
         _with_bias(module)
         shift = layer_means(made, calibration, batch_size=batch_size, until=key)[key] - wanted[key]
+        start: Tensor = module.bias
+        if layer.name not in made.keep_float:  # what the shift was measured with
+            start = cast("Tensor", rounded(layer, made.grids(), module.weight, module.bias)[1])
         with torch.no_grad():
-            module.bias.sub_(shift.to(module.bias))
+            module.bias.copy_(start - shift.to(module.bias))
         shifts[layer.name] = float(shift.abs().max())
     return Corrected(made, shifts)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from torch import Tensor, nn
 
@@ -83,6 +83,7 @@ class Fallback:
         accuracy: Percent, with these in floating point.
         before: Percent, with everything rounded.
         float_accuracy: Percent, with nothing rounded.
+        within: Whether the bound holds with these; where it does not, all layers together cannot restore it.
         tried: How many sets were judged.
     """
 
@@ -90,6 +91,7 @@ class Fallback:
     accuracy: float
     before: float
     float_accuracy: float
+    within: bool
     tried: int
 
 
@@ -104,7 +106,8 @@ def float_fallback(
     """Find few layers that restore the bound when they stay in floating point.
 
     The layers are ranked by what each alone loses. Bisection finds the shortest beginning of that list that is within the bound; then each of it,
-    from the end, is rounded again where the bound allows it. More need not stay; a smaller set of others is not ruled out.
+    from the end, is rounded again where the bound allows it. More need not stay; a smaller set of others is not ruled out. Only modules are
+    named, since files know layers by them: an operator that a module with other operators calls is rounded in any case.
 
     Args:
         simulated: The rounded network; it is left as found.
@@ -147,9 +150,11 @@ def float_fallback(
         return whole - accuracy(keep) <= max_drop + 1e-9
 
     if within(always):
-        return Fallback(always, before, before, whole, len(judged))
-    ranked = [loss.name for loss in (blame(simulated, validation) if losses is None else losses)]
-    low, high = 0, len(ranked)  # the first is outside; with all of them nothing is rounded
+        return Fallback(always, before, before, whole, within=True, tried=len(judged))
+    modules = dict(cast("Iterator[tuple[str, nn.Module]]", simulated.network.named_modules()))
+    found = blame(simulated, validation) if losses is None else losses
+    ranked = [loss.name for loss in found if loss.name in modules]
+    low, high = 0, len(ranked)  # the first is outside the bound; the last is asked about at the end
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if within((*always, *ranked[:middle])) else (middle, high)
@@ -157,4 +162,4 @@ def float_fallback(
     for name in reversed(ranked[: high - 1]):
         fewer = tuple(one for one in keep if one != name)
         keep = fewer if within(fewer) else keep
-    return Fallback(keep, accuracy(keep), before, whole, len(judged))
+    return Fallback(keep, accuracy(keep), before, whole, within=within(keep), tried=len(judged))

@@ -69,6 +69,19 @@ def calibrate(
     return tuple(scheme.fixed.get(place, Range(*limits[place])) for place in range(len(limits)))
 
 
+def activations(network: nn.Module, scheme: Scheme, inputs: Tensor) -> tuple[tuple[Tensor, ...], ...]:
+    """What is at each place in floating point: all tensors that are rounded there, before they are.
+
+    Args:
+        network: The network that the scheme is of; it is left as found.
+        scheme: Where activations are rounded.
+        inputs: Examples, ``[n, ...]``.
+    """
+    found: list[list[Tensor]] = [[] for _ in scheme.places]
+    _watched(network, scheme, [inputs], lambda place, x: found[place].append(x.detach().clone()))
+    return tuple(tuple(tensors) for tensors in found)
+
+
 def batches_of(inputs: Tensor, size: int) -> Iterator[Tensor]:
     """The examples in their order, so many at a time."""
     for start in range(0, len(inputs), size):

@@ -232,7 +232,8 @@ def _why_not(
     for step in (*writers, *readers):
         if not step.is_layer:
             where = f" in {step.module}" if step.module else ""
-            return f"{step.function}{where} does not scale with it"
+            function = "relu6" if step.bound == (0.0, 6.0) else step.function
+            return f"{function}{where} does not scale with it"
         layer = network.get_submodule(step.module)
         own = step.weight == f"{step.module}.weight".lstrip(".") and not is_parametrized(layer)
         if not own or seen.calls[step.module] > 1 or _holders(network, cast("Any", layer).weight) > 1:

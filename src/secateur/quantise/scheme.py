@@ -188,7 +188,7 @@ class _Making:
         self.layers: dict[str, Layer] = {}
         self.rounds: dict[str, int] = {}
         self.fixed: dict[int, Range] = {}
-        self._taken: Counter[str] = Counter()
+        self._taken: Counter[str] = Counter({INPUT: 1})
 
     def scheme(self) -> Scheme:
         """Fill the tables, then number the places that are left after joining."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from secateur._model import copied
 from secateur._options import expect
 from secateur.errors import DataError, ModelError
-from secateur.quantise.calibrate import Observer, calibrate
+from secateur.quantise.calibrate import Observer, activations, calibrate
 from secateur.quantise.flow import Pass, flow
 from secateur.quantise.fold import fold
 from secateur.quantise.grid import UNIT, Range, round_bias, round_weight, weight_steps
@@ -103,6 +103,16 @@ class Simulated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """What the network answers with its numbers rounded."""
         return Rounding(self).answer(x)
+
+    def activations(self, inputs: Tensor) -> Mapping[str, tuple[Tensor, ...]]:
+        """What is at each place while nothing is rounded, by the place's name.
+
+        By these values a place can be found again in a file that was made of the same network.
+
+        Args:
+            inputs: Examples, ``[n, ...]``.
+        """
+        return dict(zip(self.scheme.places, activations(self.network, self.scheme, inputs), strict=True))
 
     def grids(self) -> list[Range | None]:
         """The grid at each place; None where nothing is rounded."""
