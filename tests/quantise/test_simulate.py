@@ -71,7 +71,8 @@ def test_the_places_of_a_mobile_network():
     made = simulate(mobile(), x)
 
     assert list(made.ranges) == [
-        "input", "stem", "hardswish", "deep", "mean", "squeeze", "expand", "mul", "out", "add", "last", "silu",
+        "input", "stem", "hardswish", "deep", "mean", "squeeze", "expand (inner)", "expand", "mul", "out", "add",
+        "last", "silu (inner)", "silu",
         "adaptive_avg_pool2d", "head",
     ]  # fmt: skip
     assert made.ranges["deep"].low == 0

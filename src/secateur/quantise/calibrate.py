@@ -13,7 +13,7 @@ from secateur._model import left_as_found
 from secateur.errors import DataError, ModelError, SettingsError
 from secateur.quantise.flow import Pass, tensors_given
 from secateur.quantise.grid import Range
-from secateur.quantise.scheme import Scheme
+from secateur.quantise.scheme import INNER, Scheme
 
 Observer = Literal["minmax", "ema", "percentile", "histogram"]
 """How a range is made of what was seen.
@@ -104,13 +104,16 @@ class _Seeing(Pass):
 
     def __init__(self, network: nn.Module, scheme: Scheme, see: Callable[[int, Tensor], None]) -> None:
         super().__init__(network)
-        self._rounds, self._see = scheme.rounds, see
+        self._scheme, self._see = scheme, see
 
     def step(
         self, key: str, function: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        inner = self._scheme.inner.get(key)
+        if inner is not None:  # before the function itself, which may write into what it takes
+            self._see(inner, INNER[function][0](args[0] if args else kwargs["input"]))
         given = super().step(key, function, call, args, kwargs)
-        place = self._rounds.get(key)
+        place = self._scheme.rounds.get(key)
         if place is not None:
             for one in tensors_given(given):
                 if one.is_floating_point():

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from secateur._options import did_you_mean, expect_names
 from secateur.errors import SettingsError
@@ -86,6 +90,12 @@ _FUSED = frozenset({"relu", "relu6", "hardtanh", "hardsigmoid", "clamp", "clip"}
 _JOINING = frozenset({"cat", "concat", "concatenate", "stack"})
 """Functions that put tensors side by side, which then share a grid."""
 
+INNER: Mapping[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "hardsigmoid": (lambda x: F.relu6(x + 3), lambda _x, inner: inner / 6),
+    "silu": (torch.sigmoid, lambda x, inner: x * inner),
+}
+"""Functions that runtimes compute in two operators: what the first gives, and what the second makes of it."""
+
 _FIXED = {"sigmoid": UNIT, "softmax": UNIT, "tanh": SIGNED_UNIT}
 """Functions whose grid runtimes fix."""
 
@@ -118,6 +128,7 @@ class Scheme:
         places: The name of each place.
         layers: The layers by the keys of their steps, in the order in which they run.
         rounds: By a step's key the place at which its outcome is rounded.
+        inner: By the key of a step that runtimes compute in two operators the place between them.
         fixed: The ranges that runtimes fix, by place.
         writers: For each place the names of those whose outcome is rounded there.
         readers: For each place the names of those that read what was rounded there.
@@ -126,6 +137,7 @@ class Scheme:
     places: tuple[str, ...]
     layers: Mapping[str, Layer]
     rounds: Mapping[str, int]
+    inner: Mapping[str, int]
     fixed: Mapping[int, Range]
     writers: tuple[frozenset[str], ...]
     readers: tuple[frozenset[str], ...]
@@ -187,6 +199,7 @@ class _Making:
         self.pending: dict[int, tuple[str, Step]] = {}
         self.layers: dict[str, Layer] = {}
         self.rounds: dict[str, int] = {}
+        self.inner: dict[str, int] = {}
         self.fixed: dict[int, Range] = {}
         self._taken: Counter[str] = Counter({INPUT: 1})
 
@@ -208,6 +221,7 @@ class _Making:
                 for key, layer in self.layers.items()
             },
             rounds={key: number[root[place]] for key, place in self.rounds.items()},
+            inner={key: number[root[place]] for key, place in self.inner.items()},
             fixed={number[root[place]]: grid for place, grid in self.fixed.items()},
             writers=tuple(frozenset(self.writers[old]) for old in left),
             readers=tuple(frozenset(self.readers[old]) for old in left),
@@ -246,17 +260,25 @@ class _Making:
                 self._join(self.place[number], self.place[step.gives[0]])
 
     def _round(self, step: Step, name: str) -> None:
-        """A place of its own behind a step."""
-        place = len(self.places)
-        self.places.append(name)
-        self.same.append(place)
-        self.writers.append({name})
-        self.readers.append(set())
-        self.rounds[step.key] = place
+        """A place of its own behind a step, and one between its two halves."""
+        if step.function in INNER:
+            self.inner[step.key] = self._new(f"{name} (inner)", name)
+            self.readers[-1].add(name)
+            if step.function == "silu":
+                self.fixed[self.inner[step.key]] = UNIT
+        self.rounds[step.key] = place = self._new(name, name)
         for number in step.gives:
             self.place[number] = place
         if step.function in _FIXED:
             self.fixed[place] = _FIXED[step.function]
+
+    def _new(self, called: str, writer: str) -> int:
+        place = len(self.places)
+        self.places.append(called)
+        self.same.append(place)
+        self.writers.append({writer})
+        self.readers.append(set())
+        return place
 
     def _join(self, one: int, other: int) -> None:
         """Two places share a range, unless one is the input's or a fixed one."""

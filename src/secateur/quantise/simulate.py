@@ -15,8 +15,8 @@ from secateur.errors import DataError, ModelError
 from secateur.quantise.calibrate import Observer, activations, calibrate
 from secateur.quantise.flow import Pass, flow
 from secateur.quantise.fold import fold
-from secateur.quantise.grid import UNIT, Range, round_bias, round_weight, weight_steps
-from secateur.quantise.scheme import Layer, Scheme, scheme_of
+from secateur.quantise.grid import Range, round_bias, round_weight, weight_steps
+from secateur.quantise.scheme import INNER, Layer, Scheme, scheme_of
 
 
 class Simulated(nn.Module):
@@ -194,8 +194,11 @@ class Rounding(Pass):
         if layer is not None and layer.name not in self._made.keep_float:
             args, kwargs = self._with_rounded(layer, args, kwargs)
         place = self._scheme.rounds.get(key)
-        if function == "silu" and place is not None and self._grids[place] is not None:
-            given: Any = args[0] * UNIT.round(torch.sigmoid(args[0]))  # runtimes compute it in two operators
+        inner = self._scheme.inner.get(key)
+        if inner is not None and self._grids[inner] is not None:
+            first, second = INNER[function]
+            x: Tensor = args[0] if args else kwargs["input"]
+            given: Any = second(x, self._round(inner, first(x)))
         else:
             given = call(*args, **kwargs)
         if layer is not None:
