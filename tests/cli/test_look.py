@@ -174,6 +174,8 @@ def test_help_lists_the_commands(secateur, monkeypatch):
         "compare",
         "watch",
         "evaluate",
+        "export",
+        "quantise",
         "report",
         "load",
         "data",

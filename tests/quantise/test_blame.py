@@ -70,6 +70,7 @@ def test_nothing_stays_float_where_nothing_need(net, digits):
 
     assert found.keep_float == ()
     assert found.tried == 1
+    assert found.within
 
 
 def test_the_judge_decides(net, digits):
@@ -77,10 +78,10 @@ def test_the_judge_decides(net, digits):
     made = simulate(net, digits.train.inputs[:50])
     asked = []
 
-    def judge(model, keep):
+    def judge(model):
         assert isinstance(model, nn.Module)
-        asked.append(keep)
-        return 100.0 if "dense1" in keep else 0.0
+        asked.append(model.keep_float)
+        return 100.0 if "dense1" in model.keep_float else 0.0
 
     found = float_fallback(made, digits.validation, judge=judge)
 

@@ -14,12 +14,13 @@ from secateur.channels import watch
 from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.progress import doing
-from secateur.cli.sources import Source, data_options, open_data, open_network, trusted
+from secateur.cli.sources import Source, data_options, open_data, open_deployed, open_network, trusted
 from secateur.cost import Cost, CostModel
 from secateur.data import Split, Splits
 from secateur.errors import SettingsError
 from secateur.evaluate import Evaluation, class_changes, paired_drop
 from secateur.evaluate import evaluate as evaluate_on
+from secateur.export import Deployed
 from secateur.report import Change, accuracy_of, evaluation, text
 
 
@@ -42,8 +43,11 @@ def evaluate(
         raise SettingsError("--data is missing; name a data set (`secateur data` lists those that are known)")
     if split not in ("test", "validation"):
         raise SettingsError(f"--split {split} is no split to judge by; take test or validation")
+    trust = trusted(allow, data)
     sources = [
-        open_network(str(file), allow=trusted(allow, data)) for file in (network, against) if file is not None
+        open_deployed(str(file), allow=trust) or open_network(str(file), allow=trust)
+        for file in (network, against)
+        if file is not None
     ]
     splits = open_data(data, **data_options(asked))
     measured = [_measured(source, splits, split) for source in sources]
@@ -55,6 +59,8 @@ def evaluate(
     out.print(evaluation(accuracy, title=title, split=split, figures=figures, classes=show.class_rows(found)))
     for other, other_cost in measured[1:]:
         out.print(_compared(str(against), found, other, splits.parts()[split].groups))
+        if cost is None or other_cost is None:
+            continue
         for name, now, was in (
             ("parameters", cost.parameters, other_cost.parameters),
             ("MACs", cost.macs, other_cost.macs),
@@ -62,15 +68,24 @@ def evaluate(
             out.print(f"{name}: {text.integer(was)} → {text.integer(now)} (÷ {text.factor(was, now)})")
 
 
-def _measured(source: Source, data: Splits, split: str) -> tuple[Evaluation, Cost]:
+def _measured(source: Source | Deployed, data: Splits, split: str) -> tuple[Evaluation, Cost | None]:
+    """What a network reaches, and what it costs; the cost of a deployed file is not known."""
     examples: Split = data.parts()[split]
+    if isinstance(source, Deployed):
+        with doing(f"evaluating {source.path}"):
+            return evaluate_on(source, examples, classes=data.classes), None
     with doing(f"evaluating {source.file}"):
         found = evaluate_on(source.model, examples, classes=data.classes)
     return found, CostModel(watch(source.model, examples.inputs[:1])).total()
 
 
-def _figures(source: Source, cost: Cost, found: Evaluation) -> dict[str, str]:
-    size: Any = "" if source.file is None else text.size(source.file.stat().st_size)
+def _figures(source: Source | Deployed, cost: Cost | None, found: Evaluation) -> dict[str, str]:
+    file = source.path if isinstance(source, Deployed) else source.file
+    size: Any = "" if file is None else text.size(file.stat().st_size)
+    if isinstance(source, Deployed):
+        return {"file": size, "run by": source.target}
+    if cost is None:
+        return {"file": size}
     return {
         "parameters": text.integer(cost.parameters),
         "MACs per example": text.integer(cost.macs),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from secateur._options import did_you_mean
 from secateur.errors import (
     DataError,
     FileFormatError,
@@ -127,6 +128,21 @@ def opened(target: Target, content: bytes, *, source: str, threads: int | None =
         raise FileFormatError(
             f"{source} cannot be opened for {target.name} ({named(error)}); write it again, with secateur.export.export"
         ) from error
+
+
+def suffix_of(target: str) -> str:
+    """How the names of a target's files end.
+
+    Raises:
+        SettingsError: There is no such target.
+
+    Example:
+        >>> suffix_of("litert")
+        '.tflite'
+    """
+    if target not in BY_NAME:
+        raise SettingsError(f"no target is named {target!r}; {did_you_mean(target, TARGETS)}")
+    return BY_NAME[target].suffix
 
 
 def is_deployed(path: Path) -> bool:

@@ -194,18 +194,19 @@ class LiteRTRunner:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Float outputs, example by example."""
-        return torch.cat([torch.as_tensor(self._one(np.asarray(one))) for one in batches_of(inputs, 1)])
+        return torch.cat([self._one(one) for one in batches_of(inputs, 1)])
 
-    def _one(self, example: Any) -> Any:
+    def _one(self, example: Tensor) -> Tensor:
+        ready: Any = np.asarray(example)
         if self.integer:
             scale, zero = self._input["quantization"]
-            limits: Any = np.iinfo(self._input["dtype"])
-            whole: Any = np.round(example / scale) + zero
-            example = np.clip(whole, limits.min, limits.max).astype(self._input["dtype"])
-        self._interpreter.set_tensor(self._input["index"], example)
+            limits = torch.iinfo(torch.int8)
+            whole = torch.round(example / scale) + zero
+            ready = np.asarray(whole.clamp(limits.min, limits.max).to(torch.int8))
+        self._interpreter.set_tensor(self._input["index"], ready)
         self._interpreter.invoke()
-        given = self._interpreter.get_tensor(self._output["index"])
-        if given.dtype == np.float32:
+        given = torch.as_tensor(self._interpreter.get_tensor(self._output["index"]))
+        if given.is_floating_point():
             return given
         scale, zero = self._output["quantization"]
-        return (given.astype(np.float32) - zero) * np.float32(scale)
+        return (given.float() - zero) * scale

@@ -26,6 +26,10 @@ TOLERANCE = 1e-4
 
 _CALL = "export(model, example, path, target='litert')"
 _DRAWN = 3
+_SAVED = {"float16": 2, "dynamic": 3, "int8": 3, "int8-only": 3}
+"""Bytes that a weight is narrower by."""
+_COUNTS = 20_000
+"""In smaller networks the scales weigh as much as what is saved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +135,9 @@ def export(
     left: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     if mode != "float32":
+        wide = len(content)
         content, left, lost = chosen.quantise(ready, content)
+        _check_smaller(ready, wide, len(content), target=target)
     judged = example if held_out is None else held_out
     found = _agreement(ready, opened(chosen, content, source=file.name), judged)
     write_atomic(file, [content], size=len(content))
@@ -265,6 +271,17 @@ def _check_same(
                 f"the file for {target} does not compute what the network does: its outputs differ by {found.deviation:.1e} of the"
                 f" largest, and {TOLERANCE:g} is allowed; the converter has an error on this network, so take another target"
             )
+
+
+def _check_smaller(ready: Request, wide: int, narrow: int, *, target: str) -> None:
+    """Refuse a file that is not smaller by at least half of what its weights should save."""
+    parameters = sum(p.numel() for p in ready.model.parameters())
+    saved = _SAVED[ready.mode] * parameters
+    if parameters >= _COUNTS and not ready.keep_float and narrow > wide - saved / 2:
+        raise ExportError(
+            f"the {ready.mode} file for {target} has {narrow:,} bytes, and that in float32 {wide:,}: weights stayed float that no"
+            " check has found; take another mode, and report this network"
+        )
 
 
 def _drawn(example: Tensor) -> list[Tensor]:

@@ -14,8 +14,8 @@ from secateur.quantise.simulate import Simulated, sqnr
 from secateur.train import Examples, logits
 from secateur.train.forward import check_examples
 
-Judge: TypeAlias = Callable[[nn.Module, tuple[str, ...]], float]
-"""The accuracy in percent of a network with some layers in floating point, for instance of a file that is made of it."""
+Judge: TypeAlias = Callable[[Simulated], float]
+"""The accuracy in percent of a network with its ``keep_float`` in floating point, for instance of a file that is made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +135,12 @@ def float_fallback(
 
     def accuracy(keep: tuple[str, ...]) -> float:
         if keep not in judged:
-            if judge is not None:
-                judged[keep] = judge(simulated.network, keep)
-            else:
-                answers = logits(simulated.but(keep_float=keep), validation.inputs)
-                judged[keep] = accuracy_of(answers, validation.targets)
+            made = simulated.but(keep_float=keep)
+            judged[keep] = (
+                accuracy_of(logits(made, validation.inputs), validation.targets)
+                if judge is None
+                else judge(made)
+            )
         return judged[keep]
 
     always = tuple(sorted(simulated.keep_float))

@@ -150,18 +150,21 @@ class Scheme:
         return tuple(order | found)
 
     def check(self, keep_float: Collection[str]) -> frozenset[str]:
-        """Refuse names of nobody.
+        """All who have one of the names, or are inside a module that has.
 
         Raises:
             SettingsError: Nobody who rounds has one of the names.
         """
         expect_names(keep_float=keep_float)
+        found: set[str] = set()
         for name in keep_float:
-            if name not in self.names:
+            inside = {one for one in self.names if one == name or one.startswith(f"{name}.")}
+            found |= inside
+            if not inside:
                 raise SettingsError(
                     f"no layer or operator that int8 rounds is named {name!r}; {did_you_mean(name, self.names)}"
                 )
-        return frozenset(keep_float)
+        return frozenset(found)
 
     def rounded_places(self, keep_float: Collection[str]) -> frozenset[int]:
         """The places at which something is rounded while some stay float: between two that do, nothing is."""
