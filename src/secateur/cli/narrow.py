@@ -80,16 +80,15 @@ def narrowed(
         raise SettingsError(f"--epochs and --lr are for --mode {QAT}; leave them out with --mode {mode}")
     if not prepared and mode != QAT:
         return Ready(source.model, mode, None, keep_float)
-    if target != "litert" or (prepared and mode not in _INT8):
+    if prepared and mode not in _INT8:
+        why = "training makes up for what it would do" if mode == QAT else "that mode has no ranges"
+        raise SettingsError(f"--prepare is for {' and '.join(_INT8)}; leave it out with --mode {mode}: {why}")
+    if target != "litert":
+        what = f"--mode {QAT}" if mode == QAT else "--prepare"
         raise SettingsError(
-            f"--mode {QAT} and --prepare (with {' or '.join(_INT8)}) write ranges of their own, which files for litert alone take;"
-            " give --target litert"
+            f"{what} hands ranges to the file, and only files for litert take any; give --target litert"
         )
     if mode == QAT:
-        if prepared:
-            raise SettingsError(
-                f"--prepare is for networks that are not trained; leave it out with --mode {QAT}"
-            )
         return _trained(
             source, splits, observer=observer, keep_float=keep_float, count=len(examples), asked=asked
         )

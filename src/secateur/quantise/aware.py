@@ -74,7 +74,7 @@ def train_aware(
     Args:
         model: A trained network; it is left as found.
         data: What it learns from; epochs are judged on the validation split, in int8.
-        settings: How to train: few epochs, and a rate of about a hundredth of the one that it was trained with.
+        settings: How to train: few epochs, at a far smaller rate than the one that it was trained with.
         calibration: Training examples that ranges start from.
         observer: How ranges are made of these.
         follow: By how much a range moves towards that of each batch; 0 keeps it.
