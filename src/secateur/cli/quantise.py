@@ -47,6 +47,7 @@ def quantise(
     max_drop: Annotated[
         float | None,
         typer.Option(
+            min=0,
             help="Points of accuracy on validation that may be lost; else nothing is written.",
             show_default=False,
         ),

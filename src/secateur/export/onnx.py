@@ -148,6 +148,8 @@ def _float_weights(graph: Any) -> list[tuple[Any, bool]]:
 
 def _float_activations(graph: Any) -> list[tuple[Any, bool]]:
     """Operators that read or write what is not quantised, and whether they have weights."""
+    registry = library("onnxruntime.quantization.registry", extra=Onnx.extra)
+    whole = {*registry.QDQRegistry, *registry.QLinearOpsRegistry}  # what has kernels for integers
     nodes = list(graph.graph.node)
     floats = {one.name for one in graph.graph.initializer if one.data_type == 1}
     computed = {name: node.op_type for node in nodes for name in node.output}
@@ -164,7 +166,8 @@ def _float_activations(graph: Any) -> list[tuple[Any, bool]]:
         reads = [computed[name] for name in node.input if name in computed]
         writes = [kind for name in node.output for kind in readers.get(name, ["the output"])]
         plain = any(kind != "DequantizeLinear" for kind in reads)
-        if wide_weights or plain or any(kind != "QuantizeLinear" for kind in writes):
+        rounded = not plain and all(kind == "QuantizeLinear" for kind in writes)
+        if wide_weights or not rounded or node.op_type not in whole:
             found.append((node, weighted and (wide_weights or plain)))
     return found
 

@@ -12,6 +12,8 @@ from secateur.errors import ExportError
 from secateur.export.quiet import silenced
 from secateur.export.request import Request, named
 
+_OPERATOR = re.compile(r"(?:aten|prims|torchvision)\W+(\w+)")
+
 
 def traced(request: Request, *, batch: str) -> Any:
     """The network's operators for one example, or for any number of them.
@@ -65,6 +67,7 @@ def layer_of(program: Any, words: str) -> str | None:
         >>> layer_of(program, "no rule for aten.softplus.default")
         'head (softplus)'
     """
+    wanted = {_bare(name) for name in _OPERATOR.findall(words)}
     with silenced():
         smaller = program.run_decompositions()
     for graph in (program.graph, smaller.graph):
@@ -72,12 +75,14 @@ def layer_of(program: Any, words: str) -> str | None:
             if node.op != "call_function":
                 continue
             name = str(getattr(node.target, "_opname", node.target))
-            named_so = re.search(
-                rf"(?:aten|torchvision)\W+{re.escape(name)}\b|%{re.escape(node.name)}\b", words
-            )
-            if named_so or ("complex" in words and _is_complex(node)):
+            if _bare(name) in wanted or ("complex" in words and _is_complex(node)):
                 return f"{module_of(node) or 'the network itself'} ({name})"
     return None
+
+
+def _bare(name: str) -> str:
+    """An operator's name as the libraries have in common: they differ in underscores."""
+    return name.replace("_", "").lower()
 
 
 def _is_complex(node: Any) -> bool:
@@ -102,7 +107,8 @@ def refusal(target: str, program: Any, error: BaseException) -> ExportError:
     chain = [error]
     while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
         chain.append(before)
-    layer = layer_of(program, "\n".join(map(str, chain)))
+    # The first cause speaks of the operator; what was raised on the way may hold the whole network in words.
+    layer = next(filter(None, (layer_of(program, str(one)) for one in reversed(chain))), None)
     where = f"; the first layer that uses it is {layer}" if layer else ""
     return ExportError(
         f"{target} cannot take this network ({named(chain[-1])}){where}; replace that operator in the network, or take another"
