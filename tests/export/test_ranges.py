@@ -7,19 +7,32 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tests.quantise.conftest import digits, mobile, net
+from tests.quantise.networks import mobile
 from torch import nn
 
+from secateur import data, networks
+from secateur.data import Splits
 from secateur.errors import SettingsError
 from secateur.evaluate import evaluate
 from secateur.export import export, open_file
 from secateur.export.places import placed
 from secateur.quantise import simulate, sqnr, train_aware
-from secateur.train import TrainSettings, logits
+from secateur.train import TrainSettings, fit, logits
 
-__all__ = ["digits", "net"]  # fixtures
 ONE = 100 / 300
 """An example in 300, in points."""
+
+
+@pytest.fixture(scope="module")
+def digits() -> Splits:
+    return data.load("digits", limit=300)
+
+
+@pytest.fixture(scope="module")
+def net(digits) -> nn.Module:
+    model = networks.build("digits-net", seed=0)
+    fit(model, digits.train, None, TrainSettings(epochs=4, lr=0.05, batch_size=50), seed=0)
+    return model.eval()
 
 
 def test_activations_are_found_by_their_values():

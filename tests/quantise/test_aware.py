@@ -105,6 +105,13 @@ def test_float_layers_are_not_rounded(net, digits):
     assert not torch.allclose(round_weight(weight), weight, rtol=1e-6)
 
 
+def test_averaged_weights_and_a_teacher(net, digits):
+    """Running averages and distillation work as in any training."""
+    made = train_aware(net, digits, SHORT.but(ema=0.9), teacher=net)
+
+    assert evaluate(made.simulated, digits.validation).accuracy > 50
+
+
 @pytest.mark.parametrize("options", [{"calibration": 0}, {"follow": 1.5}, {"keep_float": ["nobody"]}])
 def test_options_out_of_range_are_refused(options, net, digits):
     """Before anything is trained."""

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.quantise.conftest import mobile
+from tests.quantise.networks import mobile
 from torch import nn
 
 from secateur.errors import DataError

@@ -116,3 +116,13 @@ def test_labels_of_one_example_are_enough(net, digits):
     one = Split(digits.validation.inputs[:1], digits.validation.targets[:1])
 
     assert len(blame(simulate(net, digits.train.inputs[:10]), one)) == 5
+
+
+def test_what_stays_float_in_any_case(net, digits):
+    """Layers that were asked to stay float are in every set; a module's name stands for all that is in it."""
+    whole = nn.Sequential(nn.Sequential(net.conv1, net.norm1, net.act1), net[3:]).eval()
+    made = simulate(whole, digits.train.inputs[:20], keep_float=["0"])
+
+    assert made.keep_float == {"0.0"}
+    assert float_fallback(made, digits.validation, max_drop=5.0).keep_float == ("0.0",)
+    assert "0.0" not in {loss.name for loss in blame(made, digits.validation)}

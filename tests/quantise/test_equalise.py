@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tests.quantise.conftest import mobile, with_statistics
+from tests.quantise.networks import mobile, with_statistics
 from torch import nn
 from torch.nn import functional as F
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.quantise.conftest import mobile, with_statistics
+from tests.quantise.networks import mobile, with_statistics
 from torch import nn
 
 from secateur import networks

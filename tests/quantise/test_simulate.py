@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tests.quantise.conftest import mobile
+from tests.quantise.networks import mobile
 from torch import nn
 
 from secateur.errors import DataError, ModelError, SettingsError

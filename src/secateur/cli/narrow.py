@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -93,22 +93,32 @@ def narrowed(
             source, splits, observer=observer, keep_float=keep_float, count=len(examples), asked=asked
         )
     with doing("equalising layers and correcting biases"):
-        found = _prepared(source.model, splits, examples, mode=mode, observer=observer, max_drop=max_drop)
+        found = _prepared(
+            source.model, splits, examples,
+            mode=mode, observer=observer, keep_float=keep_float, max_drop=max_drop,
+        )  # fmt: skip
     notes = [
         f"{_NAMES[one.step]}: {text.percent(one.accuracy)} as simulated, {one.sqnr:.1f} dB{'' if one.kept else ' (not kept)'}"
         for one in found.steps
     ]
-    return Ready(
-        found.model,
-        mode,
-        found.simulated,
-        tuple(dict.fromkeys((*keep_float, *found.keep_float))),
-        tuple(notes),
-    )
+    return Ready(found.model, mode, found.simulated, _layers(found.simulated, keep_float), tuple(notes))
+
+
+def _layers(made: Simulated, keep_float: tuple[str, ...]) -> tuple[str, ...]:
+    """What stays float, as files know it: layers that were asked for, and those that were found."""
+    modules = dict(cast("Iterator[tuple[str, nn.Module]]", made.network.named_modules()))
+    return tuple(dict.fromkeys((*keep_float, *(name for name in sorted(made.keep_float) if name in modules))))
 
 
 def _prepared(
-    model: nn.Module, splits: Splits, examples: Tensor, *, mode: str, observer: str, max_drop: float | None
+    model: nn.Module,
+    splits: Splits,
+    examples: Tensor,
+    *,
+    mode: str,
+    observer: str,
+    keep_float: tuple[str, ...],
+    max_drop: float | None,
 ) -> Prepared:
     """Prepared; what stays float is judged by the file itself."""
 
@@ -117,14 +127,15 @@ def _prepared(
             file = Path(folder) / f"trial{suffix_of('litert')}"
             export(
                 made.network, examples[:1], file,
-                target="litert", mode=mode, calibration=examples, keep_float=made.keep_float, ranges=made,
+                target="litert", mode=mode, calibration=examples, keep_float=_layers(made, keep_float), ranges=made,
             )  # fmt: skip
             return evaluate(open_file(file), splits.validation).accuracy
 
     bound = _NO_BOUND if max_drop is None else max_drop
     return prepare(
         model, examples, splits.validation,
-        max_drop=bound, observer=cast("Observer", observer), judge=None if max_drop is None else judge,
+        max_drop=bound, observer=cast("Observer", observer), keep_float=keep_float,
+        judge=None if max_drop is None else judge,
     )  # fmt: skip
 
 

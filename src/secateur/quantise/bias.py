@@ -14,6 +14,7 @@ from secateur._model import copied, left_as_found
 from secateur._options import expect
 from secateur.errors import DataError
 from secateur.quantise.calibrate import batches_of
+from secateur.quantise.flow import placed
 from secateur.quantise.simulate import Rounding, Simulated, rounded
 
 
@@ -107,7 +108,7 @@ def layer_means(
         simulated.eval()
         for batch in batches_of(inputs, batch_size):
             try:
-                _Adding(simulated, sums, counts, until).answer(batch)
+                _Adding(simulated, sums, counts, until).answer(placed(simulated.network, batch))
             except _Enough:
                 continue
     return {key: total / counts[key] for key, total in sums.items()}

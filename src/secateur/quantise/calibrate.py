@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur._model import left_as_found
 from secateur.errors import DataError, ModelError, SettingsError
-from secateur.quantise.flow import Pass, tensors_given
+from secateur.quantise.flow import Pass, placed, tensors_given
 from secateur.quantise.grid import Range
 from secateur.quantise.scheme import INNER, Scheme
 
@@ -95,8 +95,9 @@ def _watched(
     with left_as_found(network), torch.no_grad():
         network.eval()
         for batch in batches:
-            see(0, batch)
-            _Seeing(network, scheme, see).run(batch)
+            ready = placed(network, batch)
+            see(0, ready)
+            _Seeing(network, scheme, see).run(ready)
 
 
 class _Seeing(Pass):

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from secateur._model import copied
 from secateur._options import expect
 from secateur.channels import Channels, Group, Member, watch
-from secateur.quantise.flow import Flow, Step, flow
+from secateur.quantise.flow import Flow, Step, flow, placed
 from secateur.quantise.fold import Folded, fold
 
 SWEEPS = 50
@@ -150,7 +150,7 @@ def equalise(model: nn.Module, example: Tensor, *, replace_relu6: bool = False) 
     folded = fold(model, example)
     network = folded.model
     seen = flow(network, example)
-    channels = watch(network, example)
+    channels = watch(network, placed(network, example))
     stages: list[Stage] = []
     tables: list[_Table] = []
     skipped: dict[str, str] = {}
@@ -315,7 +315,9 @@ def _side(network: nn.Module, group: Group, step: Step, *, writes: bool) -> _Sid
     by_channel = layer.weight.dim() > 2 and layer.weight.shape[1] == 1 and layer.groups > 1  # depthwise
     axis = 0 if writes or by_channel else 1
     member = _member(group, step.weight or "", axis)
-    return None if member is None else _Side(layer, axis, torch.as_tensor(member.indices), writes)
+    if member is None:
+        return None
+    return _Side(layer, axis, torch.as_tensor(member.indices, device=layer.weight.device), writes)
 
 
 def _member(group: Group, tensor: str, axis: int) -> Member | None:

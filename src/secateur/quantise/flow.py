@@ -16,6 +16,7 @@ from secateur._model import left_as_found
 from secateur.channels.nested import tensors_in
 from secateur.channels.watch import in_format_of
 from secateur.errors import WatchError
+from secateur.train import device_of
 
 LAYERS = frozenset({"conv1d", "conv2d", "conv3d", "linear"})
 """Functions that multiply by weights of which each row gives one channel."""
@@ -223,6 +224,16 @@ def _bound(
     return (low, high) if isinstance(low, number) and isinstance(high, number) else None
 
 
+def placed(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Inputs where the network is, and in its number format.
+
+    Args:
+        network: The network.
+        inputs: Examples, ``[n, ...]``.
+    """
+    return in_format_of(network, inputs.to(device_of(network)))
+
+
 def flow(network: nn.Module, example: Tensor, *, keep: bool = False) -> Flow:
     """Run a network once in eval mode and note which functions it calls.
 
@@ -239,7 +250,7 @@ def flow(network: nn.Module, example: Tensor, *, keep: bool = False) -> Flow:
         >>> [(step.function, step.module, step.takes, step.gives) for step in flow(net, torch.zeros(1, 4)).steps]
         [('linear', '0', (0,), (1,)), ('relu', '1', (1,), (2,)), ('linear', '2', (2,), (3,))]
     """
-    example = in_format_of(network, example)
+    example = placed(network, example)
     with left_as_found(network), torch.no_grad():
         network.eval()
         recording = _Recording(network, keep=keep)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -70,6 +70,7 @@ def prepare(
     *,
     max_drop: float = 1.0,
     observer: Observer = "minmax",
+    keep_float: Collection[str] = (),
     replace_relu6: bool = False,
     judge: Judge | None = None,
 ) -> Prepared:
@@ -83,6 +84,7 @@ def prepare(
         validation: Examples that steps are judged by.
         max_drop: Points of accuracy that may be lost against the float network.
         observer: How ranges are made of what is seen.
+        keep_float: Names of layers and operators that stay in floating point in any case.
         replace_relu6: As for :func:`equalise`.
         judge: As for :func:`float_fallback`.
 
@@ -113,13 +115,13 @@ def prepare(
         answers = logits(made, validation.inputs)
         return accuracy_of(answers, validation.targets), sqnr(wanted, answers)
 
-    best = simulate(model, calibration, observer=observer)
+    best = simulate(model, calibration, observer=observer, keep_float=keep_float)
     accuracy, ratio = judged(best)
     steps = [Brought("plain", accuracy, ratio, kept=True)]
     equal = equalise(model, calibration[:1], replace_relu6=replace_relu6)
     for step in ("equalise", "bias"):
         made = (
-            simulate(equal.model, calibration, observer=observer)
+            simulate(equal.model, calibration, observer=observer, keep_float=keep_float)
             if step == "equalise"
             else correct_bias(best, calibration).simulated
         )
@@ -130,7 +132,7 @@ def prepare(
             best, ratio = made, found
     losses = blame(best, validation)
     fallback = float_fallback(best, validation, max_drop=max_drop, judge=judge, losses=losses)
-    if fallback.keep_float:
+    if frozenset(fallback.keep_float) != best.keep_float:
         best = best.but(keep_float=fallback.keep_float)
         steps.append(Brought("fallback", *judged(best), kept=True))
     return Prepared(best, tuple(steps), fallback, losses, equal.skipped)
