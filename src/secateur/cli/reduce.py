@@ -105,6 +105,7 @@ def reduce(
     seed: o.Seed = None,
     data_seed: o.DataSeed = None,
     validation: o.Validation = None,
+    stem: o.Stem = None,
     arg: o.Args = None,
     allow: o.Allow = None,
 ) -> None:
@@ -127,7 +128,9 @@ def _started(asked: Mapping[str, Any]) -> None:
         raise ModelError(f"{named} is not trained; `secateur train {named}` makes a file that can be reduced")
     splits = open_data(data, **data_options(asked))
     arguments, allow = o.arguments(asked.get("arg", ())), trusted(asked.get("allow"), data)
-    source = open_network(named, arguments=arguments, allow=allow)
+    source = open_network(
+        named, arguments=arguments, allow=allow, stem=asked.get("stem"), classes=len(splits.classes)
+    )
     settings = settings_of(source, splits.name, asked)
     noted = about(source, named=named, data=data, asked=asked)
     with kept(out, kind=KIND):
