@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from torch import nn
 
+from secateur._files import TEMPORARY_SUFFIX
 from secateur._options import expect
 from secateur.channels import watch
 from secateur.cost import Cost, CostModel
@@ -18,7 +19,6 @@ from secateur.errors import RunError
 from secateur.evaluate import Evaluation, evaluate
 from secateur.methods.reduce import MODEL_FILE
 from secateur.store import RunFolder, model_snapshot, restore_model, save
-from secateur.store.atomic import TEMPORARY_SUFFIX
 from secateur.store.snapshots import Snapshots
 from secateur.train import EpochRecord, TrainSettings, TrainState, dtype_of, fit
 from secateur.train.state import restore

@@ -1,0 +1,176 @@
+"""What is in a ``.tflite``: operators, the formats of their tensors, and the layers that they are from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from secateur.export.quiet import silenced
+
+MOVERS = frozenset({"QUANTIZE", "DEQUANTIZE"})
+"""Operators that only change the number format."""
+
+WITH_WEIGHTS = frozenset(
+    {
+        "BATCH_MATMUL",
+        "CONV_2D",
+        "CONV_3D",
+        "DEPTHWISE_CONV_2D",
+        "EMBEDDING_LOOKUP",
+        "FULLY_CONNECTED",
+        "TRANSPOSE_CONV",
+    }
+)
+"""Operators whose weights a file of narrower weights has narrower."""
+
+
+_LONGEST = 10_000
+"""Where the quantiser cuts a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A tensor of a file.
+
+    Attributes:
+        name: Its name.
+        kind: Its number format, such as ``INT8``.
+        shape: Its shape.
+        constant: Whether its values are in the file.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    constant: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """An operator of a file.
+
+    Attributes:
+        name: Such as ``CONV_2D``.
+        inputs: What it reads.
+        outputs: What it writes.
+        layers: The modules that it is from, by path; empty where the file does not tell.
+    """
+
+    name: str
+    inputs: tuple[Held, ...]
+    outputs: tuple[Held, ...]
+    layers: tuple[str, ...]
+
+    @property
+    def activations(self) -> tuple[Held, ...]:
+        """What it reads that is computed, and what it writes."""
+        return (*(held for held in self.inputs if not held.constant), *self.outputs)
+
+    @property
+    def weights(self) -> tuple[Held, ...]:
+        """What it reads that is in the file and has more than one axis."""
+        return tuple(held for held in self.inputs if held.constant and len(held.shape) > 1)
+
+    @property
+    def scope(self) -> str:
+        """By what the quantiser knows it: the names of what it writes."""
+        return "".join(f"{held.name};" for held in self.outputs)[:_LONGEST]
+
+    def within(self, layers: Collection[str]) -> bool:
+        """Whether it is from one of these modules, or from inside one."""
+        return any(path == layer or path.startswith(f"{layer}.") for path in self.layers for layer in layers)
+
+    def __str__(self) -> str:
+        return f"{self.name} of {', '.join(self.layers)}" if self.layers else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What a file computes.
+
+    Attributes:
+        operators: In their order.
+        inputs: What it takes.
+        outputs: What it gives.
+    """
+
+    operators: tuple[Operator, ...]
+    inputs: tuple[Held, ...]
+    outputs: tuple[Held, ...]
+
+
+def graph_of(content: bytes, model: nn.Module) -> Graph:
+    """What a file computes.
+
+    Args:
+        content: The file's.
+        model: The network that it was made of.
+    """
+    with silenced():
+        from ai_edge_litert.tools import flatbuffer_utils as flat  # noqa: PLC0415
+
+        read: Any = flat.read_model_from_bytearray(bytearray(content))
+    layers = _Layers(model)
+    (part,) = read.subgraphs
+    held = [
+        Held(
+            tensor.name.decode(),
+            str(flat.type_to_name(tensor.type)),
+            tuple(int(size) for size in ([] if tensor.shape is None else tensor.shape)),
+            _is_constant(read.buffers[tensor.buffer]),
+        )
+        for tensor in part.tensors
+    ]
+    found: list[Operator] = []
+    for one in part.operators:
+        reads, writes = (tuple(held[i] for i in places if i >= 0) for places in (one.inputs, one.outputs))
+        names = [tensor.name for tensor in (*writes, *(tensor for tensor in reads if tensor.constant))]
+        name = str(flat.opcode_to_name(read, one.opcodeIndex))
+        found.append(Operator(name, reads, writes, layers.of(names)))
+    return Graph(tuple(found), tuple(held[i] for i in part.inputs), tuple(held[i] for i in part.outputs))
+
+
+def constants_in(content: bytes) -> frozenset[str]:
+    """The names of the tensors whose values are in a file."""
+    graph = graph_of(content, nn.Module())
+    return frozenset(held.name for one in graph.operators for held in one.inputs if held.constant)
+
+
+def _is_constant(buffer: Any) -> bool:
+    # Large values lie behind the structure, at an offset; then `data` is empty.
+    return (buffer.data is not None and len(buffer.data) > 0) or bool(buffer.size)
+
+
+class _Layers:
+    """Modules by the words with which the converter names tensors: every class and attribute on the way."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._paths: dict[str, str] = {}
+        self._weighted: set[str] = set()
+        for path, module in model.named_modules(remove_duplicate=False):
+            words, inner = [_kind(model)], model
+            for name in path.split(".") if path else ():
+                inner = inner.get_submodule(name)
+                words.append(f"{_kind(inner)}_{name}")
+            self._paths["/".join(words)] = path
+            if any(p.ndim > 1 for p in module.parameters(recurse=False)):
+                self._weighted.add(path)
+
+    def of(self, names: Collection[str]) -> tuple[str, ...]:
+        """The modules that the names speak of; those with weights alone where there are any.
+
+        Constants that several layers share carry the names of all of them, so that a convolution may also name a norm of
+        elsewhere.
+        """
+        words = [word for name in names for word in re.split(";+", name)]
+        paths = dict.fromkeys(self._paths[word] for word in words if self._paths.get(word))
+        weighted = tuple(path for path in paths if path in self._weighted)
+        return weighted or tuple(paths)
+
+
+def _kind(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
