@@ -200,6 +200,7 @@ def test_help_lists_the_commands(secateur, monkeypatch):
         "compare",
         "watch",
         "evaluate",
+        "bench",
         "report",
         "load",
         "data",

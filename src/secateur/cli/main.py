@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from secateur.cli.bench import bench
 from secateur.cli.compare import compare
 from secateur.cli.data import data
 from secateur.cli.evaluate import evaluate
@@ -58,6 +59,7 @@ for _command, _in_short in (
     (compare, "Compare strategies for reduction, with statistics."),
     (watch, "Show what belongs together, and what stays and why."),
     (evaluate, "Measure a saved network, or compare two."),
+    (bench, "Time files side by side, or widths of layers."),
     (report, "Show a reduction's report, and write it again."),
     (load, "Say what a saved network is."),
     (data, "List the data sets, or look at one."),

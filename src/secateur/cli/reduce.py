@@ -48,6 +48,10 @@ def reduce(
     inputs: Annotated[bool, typer.Option("--inputs", help="Input features may go, too.")] = False,
     attention: o.Attention = None,
     round_to: o.RoundTo = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="What the network is to run on (litert, onnx, executorch): widths suit it."),
+    ] = None,
     minimum: o.Minimum = None,
     confidence: Annotated[
         float | None, typer.Option(help="How sure the bound must be (0.95); 0 takes drops as measured.")
@@ -113,6 +117,10 @@ def reduce(
     asked = o.given(**locals())  # every option by its name, for the run's record
     if distil is False:
         asked["distil"] = False  # switched off, not merely left alone
+    if target is not None:
+        if round_to is not None:
+            raise SettingsError("--target and --round-to both say what widths are multiples of; give one")
+        asked["round_to"] = target
     if resume:
         _resumed(network, out, asked)
     else:

@@ -104,7 +104,9 @@ def verdict_of(comparison: Comparison) -> str:
     if not found.lost and not found.gained:
         return f"{result}: both are right on the same examples."
     worst = comparison.worst_class
-    told = "no class fell" if worst is None else f"class {worst.name} fell most, by {-worst.change:.2f} points"
+    told = (
+        "no class fell" if worst is None else f"class {worst.name} fell most, by {-worst.change:.2f} points"
+    )
     return f"{result}: a change of {text.points(moved)} points, {found.lost:,} lost and {found.gained:,} gained; {told}."
 
 
