@@ -146,14 +146,27 @@ def _shown(
     told: Mapping[tuple[Path, int], ToolLatency],
 ) -> None:
     out = show.console()
-    several = len({one.path for one in found}) > 1
     for count in dict.fromkeys(one.threads for one in found):
-        grid = _grid(f"{count} thread{'' if count == 1 else 's'}", *_times(several))
-        for one in found:
-            if one.threads == count:
-                grid.add_row(*_row(one, several, told.get((one.path, count))))
+        here = [one for one in found if one.threads == count]
+        of = f"{count} thread{'' if count == 1 else 's'}, milliseconds"
+        grid = _grid(f"{of} on the clock", "median", "10 %", "90 %", "ratio", "first", "opening")
+        for one in here:
+            grid.add_row(*_times(one, one.wall, one.wall_ratio), f"{one.first:.2f}", f"{one.opening:.1f}")
         out.print(grid)
-    out.print()
+        out.print()
+        grid = _grid(f"{of} of the processor", "median", "10 %", "90 %", "ratio")
+        for one in here:
+            grid.add_row(*_times(one, one.cpu, one.cpu_ratio))
+        out.print(grid)
+        own = {one.path: told[one.path, count] for one in here if (one.path, count) in told}
+        if own:
+            out.print()
+            grid = _grid(f"{of}, by litert-benchmark", "median", "5 %", "95 %", "mean", "first", "opening")
+            for path, said in own.items():
+                values = (said.median, said.low, said.high, said.mean, said.first, said.opening)
+                grid.add_row(Text(text.plain(str(path))), *(f"{value:.2f}" for value in values))
+            out.print(grid)
+        out.print()
     grid = _grid("Memory in a process of its own", "with the file", "without it", "the file's")
     for one in found:
         name = f"{one.path} ({one.threads})" if len({other.threads for other in found}) > 1 else str(one.path)
@@ -166,33 +179,21 @@ def _shown(
         grid.add_row(Text(text.plain(str(path))), *map(text.size, (size.raw, size.gzip, size.xz)), zstd)
     out.print(grid)
     first = found[0]
-    ratios = " Ratios are to the first file, turn by turn." if several else ""
+    warm = f"{first.warmup} that {'is' if first.warmup == 1 else 'are'} not timed"
     out.print(
-        f"\nMedian [10th, 90th percentile] in milliseconds of {first.runs} passes of one example, after {first.warmup} that"
-        f" {'is' if first.warmup == 1 else 'are'} not timed; processor time counts what else runs on the machine least.{ratios}",
+        f"\n{first.runs} passes of one example, after {warm}; 10 % and 90 %: percentiles. Ratios are to the first file, turn by"
+        " turn. What else runs on the machine disturbs the processor's time less than the clock's.",
         soft_wrap=True,
     )
 
 
-def _times(several: bool) -> tuple[str, ...]:
-    return (
-        "clock",
-        *(("ratio",) if several else ()),
-        "processor",
-        *(("ratio",) if several else ()),
-        "first",
-        "opening",
-        "own tool",
-    )
-
-
-def _row(one: Measured, several: bool, said: ToolLatency | None) -> list[Text | str]:
-    row: list[Text | str] = [Text(text.plain(str(one.path)))]
-    for times, ratio in ((one.wall, one.wall_ratio), (one.cpu, one.cpu_ratio)):
-        row.append(f"{times[0.5]:.3f} [{times[0.1]:.3f}, {times[0.9]:.3f}]")
-        row += [f"{ratio:.2f}"] if several else []
-    tool = "–" if said is None else f"{said.median:.2f} [{said.low:.2f}, {said.high:.2f}]"
-    return [*row, f"{one.first:.2f}", f"{one.opening:.0f}", tool]
+def _times(one: Measured, times: Mapping[float, float], ratio: float) -> list[Text | str]:
+    """A file's name, its median time, its percentiles and its ratio to the first file."""
+    return [
+        Text(text.plain(str(one.path))),
+        *(f"{times[quantile]:.3f}" for quantile in (0.5, 0.1, 0.9)),
+        f"{ratio:.2f}",
+    ]
 
 
 def _grid(title: str, *headings: str) -> Table:
