@@ -86,7 +86,7 @@ def bench(
         raise SettingsError("name a file to measure, or ask for --widths")
     runnable = [_runnable(file, input_shape, allow or ()) for file in files]
     with BenchProgress() as progress:
-        sizes = {}
+        sizes: dict[Path, FileSize] = {}
         for one in runnable:
             progress.step(f"packing {one.path}")
             sizes[one.path] = measure_file(one.path)
@@ -123,7 +123,14 @@ def _runnable(file: Path, input_shape: str | None, allow: Sequence[str]) -> Runn
         raise SettingsError(
             f"which inputs {file} takes is not known; say one example's shape: --input-shape 3,32,32"
         )
-    return Runnable(source.file, "secateur.store:load", {"allow": list(allow)}, (), shape)
+    library = source.origin.spec.partition(":")[0]
+    return Runnable(
+        source.file,
+        "secateur.store:load",
+        {"allow": list(allow)},
+        (library,) if library in ("timm", "torchvision") else (),
+        shape,
+    )
 
 
 def _document(

@@ -83,9 +83,7 @@ def evaluate(
     other_cost = measured[1][1]
     compared = _comparison(sources, splits, split, measured)
     out.print(_table(str(against), compared))
-    worst = compared.worst_class
-    if worst is not None:
-        out.print(Text(f"\n{worst_line(worst, split)}"))
+    out.print(Text(f"\n{worst_line(compared.worst_class, split)}"))
     out.print(Text(differences_line(compared.identified, compared.confusions)))
     for name, now, was in (
         ("parameters", cost.parameters, other_cost.parameters),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ParamSpec, TypeVar, cast
 
 import typer
 
@@ -22,6 +23,8 @@ from secateur.cli.train import train
 from secateur.cli.watch import watch
 from secateur.errors import NothingToCutError, SecateurError, SettingsError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -53,6 +56,19 @@ def _program(
     """Cut trained networks down to what they need, within an accuracy bound that you set."""
 
 
+def _told(command: Callable[P, R]) -> Callable[P, R]:
+    """The same command, of which Ctrl-C is told: some versions of typer would end without a word."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
+    return run
+
+
 for _command, _in_short in (
     (train, "Train a network on data."),
     (reduce, "Cut a trained network within a bound on its accuracy."),
@@ -64,7 +80,7 @@ for _command, _in_short in (
     (load, "Say what a saved network is."),
     (data, "List the data sets, or look at one."),
 ):
-    app.command(short_help=_in_short)(_command)
+    app.command(short_help=_in_short)(_told(_command))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

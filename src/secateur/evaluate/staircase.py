@@ -109,9 +109,8 @@ def staircase(
     ready: dict[int, tuple[nn.Module, Tensor]] = {}
     for width in sorted(set(widths)):
         tell(f"width {width}")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network, example = stack(kind, width).eval(), torch.randn(1, width, _SIDE, _SIDE)
+        network = stack(kind, width).eval()
+        example = torch.randn(1, width, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0))
         ready[width] = deploy(network, example), example
     tell("timing in turns")
     times = _timed(ready, seconds=seconds, clocks=clocks)

@@ -97,7 +97,7 @@ def summary(report: Report) -> RenderableType:
     if report.layers:
         parts += [Text(), _layers(report)]
     worst = report.worst_class
-    if worst is not None:
+    if report.classes:
         parts += [Text(), Text(worst_line(worst, report.classes_split))]
     if report.identified is not None:
         parts.append(Text(differences_line(report.identified, report.confusions)))
@@ -241,8 +241,14 @@ def _layers(report: Report) -> Table:
     return table
 
 
-def worst_line(worst: ClassChange, split: str) -> str:
-    """The class that lost most, in a sentence."""
+def worst_line(worst: ClassChange | None, split: str) -> str:
+    """The class that lost most, in a sentence; None where none fell.
+
+    >>> worst_line(None, "test")
+    'No class fell on test.'
+    """
+    if worst is None:
+        return f"No class fell on {split}."
     return (
         f"Least favoured class on {split}: {_plain(worst.name)}, {text.percent(worst.before)} before and "
         f"{text.percent(worst.after)} after ({text.points(worst.change)} points, limits {text.points(worst.low)} to "
