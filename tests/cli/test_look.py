@@ -200,6 +200,8 @@ def test_help_lists_the_commands(secateur, monkeypatch):
         "compare",
         "watch",
         "evaluate",
+        "export",
+        "quantise",
         "bench",
         "report",
         "load",

@@ -15,12 +15,13 @@ from secateur.channels import watch
 from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.progress import doing
-from secateur.cli.sources import Source, data_options, open_data, open_network, trusted
+from secateur.cli.sources import Source, data_options, open_data, open_deployed, open_network, trusted
 from secateur.cost import Cost, CostModel
 from secateur.data import Split, Splits
 from secateur.errors import SettingsError
 from secateur.evaluate import Evaluation, paired_drop
 from secateur.evaluate import evaluate as evaluate_on
+from secateur.export import Deployed
 from secateur.report import (
     Change,
     Comparison,
@@ -67,8 +68,11 @@ def evaluate(
         if against is None:
             raise SettingsError("--report is the page of a comparison; name the other network with --against")
         check_place(report)
+    trust = trusted(allow, data)
     sources = [
-        open_network(str(file), allow=trusted(allow, data)) for file in (network, against) if file is not None
+        open_deployed(str(file), allow=trust) or open_network(str(file), allow=trust)
+        for file in (network, against)
+        if file is not None
     ]
     splits = open_data(data, **data_options(asked))
     measured = [_measured(source, splits, split) for source in sources]
@@ -85,25 +89,35 @@ def evaluate(
     out.print(_table(str(against), compared))
     out.print(Text(f"\n{worst_line(compared.worst_class, split)}"))
     out.print(Text(differences_line(compared.identified, compared.confusions)))
-    for name, now, was in (
-        ("parameters", cost.parameters, other_cost.parameters),
-        ("MACs", cost.macs, other_cost.macs),
-    ):
-        out.print(f"{name}: {text.integer(was)} → {text.integer(now)} (÷ {text.factor(was, now)})")
+    if cost is not None and other_cost is not None:
+        for name, now, was in (
+            ("parameters", cost.parameters, other_cost.parameters),
+            ("MACs", cost.macs, other_cost.macs),
+        ):
+            out.print(f"{name}: {text.integer(was)} → {text.integer(now)} (÷ {text.factor(was, now)})")
     if report is not None:
         written = write_comparison(compared, report)
         out.print(f"The page: {written}", markup=False, soft_wrap=True)
 
 
-def _measured(source: Source, data: Splits, split: str) -> tuple[Evaluation, Cost]:
+def _measured(source: Source | Deployed, data: Splits, split: str) -> tuple[Evaluation, Cost | None]:
+    """What a network reaches, and what it costs; the cost of a deployed file is not known."""
     examples: Split = data.parts()[split]
+    if isinstance(source, Deployed):
+        with doing(f"evaluating {source.path}"):
+            return evaluate_on(source, examples, classes=data.classes), None
     with doing(f"evaluating {source.file}"):
         found = evaluate_on(source.model, examples, classes=data.classes)
     return found, CostModel(watch(source.model, examples.inputs[:1])).total()
 
 
-def _figures(source: Source, cost: Cost, found: Evaluation) -> dict[str, str]:
-    size: Any = "" if source.file is None else text.size(source.file.stat().st_size)
+def _figures(source: Source | Deployed, cost: Cost | None, found: Evaluation) -> dict[str, str]:
+    file = source.path if isinstance(source, Deployed) else source.file
+    size: Any = "" if file is None else text.size(file.stat().st_size)
+    if isinstance(source, Deployed):
+        return {"file": size, "run by": source.target}
+    if cost is None:
+        return {"file": size}
     return {
         "parameters": text.integer(cost.parameters),
         "MACs per example": text.integer(cost.macs),
@@ -113,25 +127,29 @@ def _figures(source: Source, cost: Cost, found: Evaluation) -> dict[str, str]:
 
 
 def _comparison(
-    sources: Sequence[Source], data: Splits, split: str, measured: Sequence[tuple[Evaluation, Cost]]
+    sources: Sequence[Source | Deployed],
+    data: Splits,
+    split: str,
+    measured: Sequence[tuple[Evaluation, Cost | None]],
 ) -> Comparison:
     """The change, and that of each class, with intervals of 95 %, and what is behind it."""
     (now, cost), (was, other_cost) = measured
     examples = data.parts()[split]
     # each limit at 97.5 %, both together at 95 %
     drop = paired_drop(was, now, confidence=0.975, groups=examples.groups)
-    files = [source.file for source in sources]
-    amounts = {
-        "Parameters": (other_cost.parameters, cost.parameters),
-        "MACs per example": (other_cost.macs, cost.macs),
-    }
-    if files[0] is not None and files[1] is not None:
-        amounts["File size"] = (files[1].stat().st_size, files[0].stat().st_size)
+    after, before = (_file_of(source) for source in sources)
+    amounts = {"File size": (before.stat().st_size, after.stat().st_size)}
+    if cost is not None and other_cost is not None:
+        amounts = {
+            "Parameters": (other_cost.parameters, cost.parameters),
+            "MACs per example": (other_cost.macs, cost.macs),
+            **amounts,
+        }
     return Comparison(
-        title=f"{files[0]} against {files[1]} on {data.name}",
+        title=f"{after} against {before} on {data.name}",
         created=datetime.now(UTC),
-        network=str(files[0]),
-        against=str(files[1]),
+        network=str(after),
+        against=str(before),
         data=Data(name=data.name, splits={split: len(examples)}, notes=data.notes),
         before=accuracy_of(was),
         after=accuracy_of(now),
@@ -143,6 +161,14 @@ def _comparison(
         identified=identified_of(was, now, examples),
         conditions={str(key): str(value) for key, value in now.conditions.items()},
     )
+
+
+def _file_of(source: Source | Deployed) -> Path:
+    """Where a network was read from."""
+    file = source.path if isinstance(source, Deployed) else source.file
+    if file is None:
+        raise SettingsError("a comparison is of saved networks; name their files")
+    return file
 
 
 def _table(name: str, compared: Comparison) -> Table:

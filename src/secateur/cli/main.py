@@ -16,7 +16,9 @@ from secateur.cli.bench import bench
 from secateur.cli.compare import compare
 from secateur.cli.data import data
 from secateur.cli.evaluate import evaluate
+from secateur.cli.export import export
 from secateur.cli.load import load
+from secateur.cli.quantise import quantise
 from secateur.cli.reduce import reduce
 from secateur.cli.report import report
 from secateur.cli.train import train
@@ -75,6 +77,8 @@ for _command, _in_short in (
     (compare, "Compare strategies for reduction, with statistics."),
     (watch, "Show what belongs together, and what stays and why."),
     (evaluate, "Measure a saved network, or compare two."),
+    (export, "Write a network for another runtime."),
+    (quantise, "Write a network in narrower numbers, and score the file."),
     (bench, "Time files side by side, or widths of layers."),
     (report, "Show a reduction's report, and write it again."),
     (load, "Say what a saved network is."),

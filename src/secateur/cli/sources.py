@@ -15,12 +15,15 @@ from secateur.cli.progress import doing
 from secateur.data import Splits
 from secateur.data import load as load_data
 from secateur.errors import SettingsError, UntrustedImportError
+from secateur.export import Deployed, is_deployed, open_file
 from secateur.methods import MODEL_FILE
 from secateur.networks import Origin, build, classes_argument, input_shape_of, names, origin_of
 from secateur.store import load, read_description
 from secateur.store.trust import MODULES, WEIGHT_OPTIONS, within
 
-_FILE_ENDINGS = frozenset({".bin", ".ckpt", ".onnx", ".pkl", ".pt", ".pth", ".safetensors"})
+_FILE_ENDINGS = frozenset(
+    {".bin", ".ckpt", ".onnx", ".pkl", ".pt", ".pt2", ".pte", ".pth", ".safetensors", ".tflite"}
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,10 @@ def open_network(
         with doing(f"building {named}"):
             model = build(named, seed=seed, **given)
         return Source(model, _without_weights(Origin(named, given), model))
+    if is_deployed(file):
+        raise SettingsError(
+            f"{file} is a deployed file, which `secateur evaluate` measures; name the .safetensors that it was made of"
+        )
     if arguments or stem:
         raise SettingsError(
             f"{file} says itself how its network is built; leave {'--arg' if arguments else '--stem'} out"
@@ -138,6 +145,15 @@ def _loaded(file: Path, origin: Origin | None, allow: Sequence[str]) -> nn.Modul
         raise UntrustedImportError(
             f"{file} asks for code from {spec!r}, and {package!r} is not trusted; if you trust it, add --allow {package}"
         ) from error
+
+
+def open_deployed(named: str, *, allow: Sequence[str] = ()) -> Deployed | None:
+    """Open a deployed file with its own runtime; None for a name that is not of one."""
+    file = Path(named)
+    if not is_deployed(file):
+        return None
+    with doing(f"reading {file}"):
+        return open_file(file, allow=allow)
 
 
 def open_example(named: str) -> tuple[Any, tuple[int, ...]]:

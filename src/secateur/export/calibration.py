@@ -70,7 +70,7 @@ def best_clip(counts: NDArray[np.float64], low: float, high: float, *, levels: i
         levels: Steps of the grid.
 
     Example:
-        >>> counts = np.zeros(2048); counts[:256], counts[-1] = 10_000, 1
+        >>> counts = np.zeros(2048); counts[:256], counts[-1] = 1_000_000, 1
         >>> best_clip(counts, 0.0, 8.0)
         (0.0, 1.0)
     """

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from secateur._options import did_you_mean
 from secateur.errors import (
     DataError,
     FileFormatError,
+    SecateurError,
     SettingsError,
     StoreError,
     UntrustedImportError,
@@ -58,13 +60,19 @@ class Deployed(nn.Module):
 
         Raises:
             DataError: The inputs are not of the shape that the file was made for.
+            FileFormatError: The runtime cannot run the file.
         """
         if tuple(inputs.shape[1:]) != self.input_shape or not len(inputs):
             raise DataError(
                 f"{self.path.name} takes examples of shape {list(self.input_shape)}, and these are of shape"
                 f" {list(inputs.shape[1:])} ({len(inputs)} of them); give it the data it was made for"
             )
-        found = self._runner(inputs.detach().to("cpu", torch.float32))
+        try:
+            found = self._runner(inputs.detach().to("cpu", torch.float32))
+        except Exception as error:  # each runtime has errors of its own
+            raise FileFormatError(
+                f"{self.path} fails while it runs ({named(error)}); write it again"
+            ) from error
         return found.to(inputs.device)
 
     def extra_repr(self) -> str:
@@ -114,12 +122,27 @@ def opened(target: Target, content: bytes, *, source: str, threads: int | None =
     """
     try:
         return target.open(content, threads=threads or torch.get_num_threads())
-    except ImportError as error:
-        raise missing(target, error) from error
+    except SecateurError:
+        raise
     except Exception as error:  # each runtime has errors of its own
         raise FileFormatError(
             f"{source} cannot be opened for {target.name} ({named(error)}); write it again, with secateur.export.export"
         ) from error
+
+
+def suffix_of(target: str) -> str:
+    """How the names of a target's files end.
+
+    Raises:
+        SettingsError: There is no such target.
+
+    Example:
+        >>> suffix_of("litert")
+        '.tflite'
+    """
+    if target not in BY_NAME:
+        raise SettingsError(f"no target is named {target!r}; {did_you_mean(target, TARGETS)}")
+    return BY_NAME[target].suffix
 
 
 def is_deployed(path: Path) -> bool:
@@ -142,10 +165,3 @@ def target_of(path: Path) -> Target:
             return target
     known = ", ".join(f"{target.suffix} ({target.name})" for target in BY_NAME.values())
     raise SettingsError(f"{path} does not end as a deployed file does; name one of: {known}")
-
-
-def missing(target: Target, error: ImportError) -> SettingsError:
-    """A library that a target needs is not there."""
-    return SettingsError(
-        f"{target.name} needs {error.name or error}, which is not installed; pip install 'secateur[{target.extra}]'"
-    )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from secateur.export.libraries import library
 from secateur.export.program import module_of, refusal, traced
 from secateur.export.quiet import silenced
-from secateur.export.request import Narrowed, Request, stayed_float
+from secateur.export.request import Narrowed, Request, batches_of, stayed_float
 
 
 class ExecuTorch:
@@ -20,8 +21,8 @@ class ExecuTorch:
     name = "executorch"
     extra = "executorch"
     suffix = ".pte"
-    modes = ("float32", "int8")
-    observers = ("minmax", "histogram")
+    modes: tuple[str, ...] = ("float32", "int8")
+    observers: tuple[str, ...] = ("minmax", "histogram")
     keeps_float = True
 
     def convert(self, request: Request) -> bytes:
@@ -31,31 +32,27 @@ class ExecuTorch:
     def quantise(self, request: Request, content: bytes) -> Narrowed:
         """The file in int8, by XNNPACK's quantiser: weights by channel, activations by tensor."""
         del content  # this target quantises the traced network
+        xnnpack = library("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", extra=self.extra)
+        pt2e = library("torchao.quantization.pt2e", extra=self.extra)
+        steps = library("torchao.quantization.pt2e.quantize_pt2e", extra=self.extra)
         program = traced(request, batch="one")
         with silenced(), torch.no_grad():
-            from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (  # noqa: PLC0415
-                XNNPACKQuantizer,
-                get_symmetric_quantization_config,
-            )
-            from torchao.quantization.pt2e import MinMaxObserver  # noqa: PLC0415
-            from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e  # noqa: PLC0415
-
-            config: Any = get_symmetric_quantization_config(is_per_channel=True)
+            config = xnnpack.get_symmetric_quantization_config(is_per_channel=True)
             if request.observer == "minmax":
                 spec = dataclasses.replace(
                     config.input_activation,
-                    observer_or_fake_quant_ctr=MinMaxObserver.with_args(eps=2**-12),
+                    observer_or_fake_quant_ctr=pt2e.MinMaxObserver.with_args(eps=2**-12),
                 )
                 config = dataclasses.replace(config, input_activation=spec, output_activation=spec)
-            quantiser = XNNPACKQuantizer().set_global(config)
-            quantiser.set_filter_function(lambda node: not within(node, request.keep_float))
-            graph: Any = prepare_pt2e(program.module(), quantiser)
+            quantiser = xnnpack.XNNPACKQuantizer().set_global(config)
+            quantiser.set_filter_function(partial(_may_narrow, request))
+            graph: Any = steps.prepare_pt2e(program.module(), quantiser)
             for example in request.batches:
                 graph(example)
-            graph = convert_pt2e(graph)
+            graph = steps.convert_pt2e(graph)
             narrow = torch.export.export(graph, (request.example,))
         left = _float_operators(graph)
-        unasked = [node for node, weighted in left if weighted and not within(node, request.keep_float)]
+        unasked = [node for node, weighted in left if weighted and not request.keeps([module_of(node)])]
         if unasked:
             raise stayed_float("ExecuTorch", request, [_said(node) for node in unasked])
         return Narrowed(lowered(narrow), tuple(_said(node) for node, _ in left))
@@ -72,25 +69,18 @@ def lowered(program: Any) -> bytes:
     Raises:
         ExportError: ExecuTorch has no kernel for an operator.
     """
+    exir = library("executorch.exir", extra=ExecuTorch.extra)
+    partition = library("executorch.backends.xnnpack.partition.xnnpack_partitioner", extra=ExecuTorch.extra)
     try:
         with silenced():
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # noqa: PLC0415
-                XnnpackPartitioner,
-            )
-            from executorch.exir import to_edge_transform_and_lower  # noqa: PLC0415
-
-            made: Any = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+            made = exir.to_edge_transform_and_lower(program, partitioner=[partition.XnnpackPartitioner()])
             return bytes(made.to_executorch().buffer)
-    except ImportError:
-        raise
     except Exception as error:  # a converter raises whatever its passes do
         raise refusal("ExecuTorch", program, error) from error
 
 
-def within(node: Any, layers: Collection[str]) -> bool:
-    """Whether an operator of a traced network is from one of these modules, or from inside one."""
-    path = module_of(node)
-    return any(path == layer or path.startswith(f"{layer}.") for layer in layers)
+def _may_narrow(request: Request, node: Any) -> bool:
+    return not request.keeps([module_of(node)])
 
 
 def _float_operators(graph: Any) -> list[tuple[Any, bool]]:
@@ -134,13 +124,12 @@ class ExecuTorchRunner:
     integer = False
 
     def __init__(self, content: bytes) -> None:
+        runtime = library("executorch.runtime", extra=ExecuTorch.extra)
         with silenced():
-            from executorch.runtime import Runtime  # noqa: PLC0415
-
-            self._method: Any = Runtime.get().load_program(content).load_method("forward")
+            self._method: Any = runtime.Runtime.get().load_program(content).load_method("forward")
         sizes = self._method.metadata.input_tensor_meta(0).sizes()
         self.input_shape = tuple(int(size) for size in sizes[1:])
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Float outputs, example by example."""
-        return torch.cat([self._method.execute([row.contiguous()])[0].clone() for row in inputs.split(1)])
+        return torch.cat([self._method.execute([one])[0].clone() for one in batches_of(inputs, 1)])

@@ -8,14 +8,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from secateur.export.calibration import Values, clipped, extremes
+from secateur.export.libraries import library
 from secateur.export.litert_graph import MOVERS, WITH_WEIGHTS, Operator, constants_in, graph_of
 from secateur.export.program import refusal, traced
 from secateur.export.quiet import silenced
-from secateur.export.request import CALIBRATED, MODES, OBSERVERS, Narrowed, Request, stayed_float
+from secateur.export.request import (
+    CALIBRATED,
+    MODES,
+    OBSERVERS,
+    Narrowed,
+    Request,
+    batches_of,
+    only,
+    stayed_float,
+)
 
 
 class LiteRT:
@@ -24,28 +33,27 @@ class LiteRT:
     name = "litert"
     extra = "litert"
     suffix = ".tflite"
-    modes = MODES
-    observers = OBSERVERS
+    modes: tuple[str, ...] = MODES
+    observers: tuple[str, ...] = OBSERVERS
     keeps_float = True
 
     def convert(self, request: Request) -> bytes:
         """The float32 file's content, for one example."""
+        converter = library("litert_torch", extra=self.extra)
         program = traced(request, batch="one")
         try:
             with silenced():
-                import litert_torch  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
-
-                return litert_torch.convert(request.model, (request.example,)).model_content()
-        except ImportError:
-            raise
+                return converter.convert(request.model, (request.example,)).model_content()
         except Exception as error:  # a converter raises whatever its passes do
             raise refusal("LiteRT", program, error) from error
 
     def quantise(self, request: Request, content: bytes) -> Narrowed:
         """The file in narrower numbers, by ai-edge-quantizer with ranges of our own."""
+        algorithm_manager, qtyping, quantizer, recipe = (
+            library(f"ai_edge_quantizer.{name}", extra=self.extra)
+            for name in ("algorithm_manager", "qtyping", "quantizer", "recipe")
+        )
         with silenced():
-            from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe  # noqa: PLC0415
-
             float_weights = qtyping.OpQuantizationConfig(
                 weight_tensor_config=qtyping.TensorQuantizationConfig(
                     num_bits=16, dtype=qtyping.TensorDataType.FLOAT
@@ -94,12 +102,10 @@ def _float_operators(request: Request, content: bytes) -> tuple[str, ...]:
     An ``int8`` file may hold operators that have no integer form, as long as they hold no weights: its input and output are
     float, too. In the others nothing may stay.
     """
-    graph = graph_of(content, request.model)
+    graph = graph_of(content, request.modules)
     found = [one for one in graph.operators if _is_float(one, request.mode)]
     unasked = [
-        str(one)
-        for one in found
-        if not one.within(request.keep_float) and (one.weights or request.mode != "int8")
+        str(one) for one in found if not request.keeps(one.layers) and (one.weights or request.mode != "int8")
     ]
     if request.mode == "int8-only":
         ends = {"the input": graph.inputs, "the output": graph.outputs}
@@ -111,7 +117,7 @@ def _float_operators(request: Request, content: bytes) -> tuple[str, ...]:
 
 def _kept(request: Request, content: bytes) -> list[str]:
     """Expressions that fit the operators of the layers that stay float, and no others."""
-    found = [one for one in graph_of(content, request.model).operators if one.within(request.keep_float)]
+    found = [one for one in graph_of(content, request.modules).operators if request.keeps(one.layers)]
     return [f"^{re.escape(one.scope)}$" for one in found]
 
 
@@ -120,7 +126,7 @@ def _ranges(work: Any, request: Request, content: bytes) -> dict[str, Any]:
     feed = _Activations(content)
     (signature,) = feed.signatures
     (name,) = feed.signatures[signature]["inputs"]
-    examples = [{name: example.numpy()} for example in request.batches]
+    examples = [{name: np.asarray(example)} for example in request.batches]
     if request.observer == "ema":
         return work.calibrate({signature: examples}, num_threads=1)
     ranges: dict[str, Any] = work.calibrate({signature: examples[:1]}, num_threads=1)
@@ -139,17 +145,16 @@ class _Activations:
     """What every operator of a float file writes for an example."""
 
     def __init__(self, content: bytes) -> None:
+        runtime = library("ai_edge_litert.interpreter", extra=LiteRT.extra)
         with silenced():
-            from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415
-
-            self._interpreter: Any = Interpreter(
+            self._interpreter: Any = runtime.Interpreter(
                 model_content=content,
-                experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+                experimental_op_resolver_type=runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
                 experimental_preserve_all_tensors=True,
             )
             self._interpreter.allocate_tensors()
         self.signatures: dict[str, dict[str, list[str]]] = self._interpreter.get_signature_list()
-        (self._input,) = self._interpreter.get_input_details()
+        self._input: Any = only(self._interpreter.get_input_details())
         constants = constants_in(content)
         self._read: list[Any] = [
             one
@@ -159,7 +164,7 @@ class _Activations:
 
     def __call__(self, example: Tensor) -> Values:
         """Each activation by its name."""
-        self._interpreter.set_tensor(self._input["index"], example.numpy())
+        self._interpreter.set_tensor(self._input["index"], np.asarray(example))
         self._interpreter.invoke()
         return {one["name"]: self._interpreter.get_tensor(one["index"]) for one in self._read}
 
@@ -168,33 +173,30 @@ class LiteRTRunner:
     """A ``.tflite`` that is run one example at a time."""
 
     def __init__(self, content: bytes, *, threads: int) -> None:
+        runtime = library("ai_edge_litert.interpreter", extra=LiteRT.extra)
         with silenced():
-            from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
-
-            self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)
+            self._interpreter: Any = runtime.Interpreter(model_content=content, num_threads=threads)
             self._interpreter.allocate_tensors()
-        (self._input,) = self._interpreter.get_input_details()
-        (self._output,) = self._interpreter.get_output_details()
+        self._input: Any = only(self._interpreter.get_input_details())
+        self._output: Any = only(self._interpreter.get_output_details())
         self.input_shape = tuple(int(size) for size in self._input["shape"][1:])
         self.integer = self._input["dtype"] != np.float32
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Float outputs, example by example."""
-        rows = [torch.from_numpy(self._one(row)) for row in inputs.numpy()[:, None]]
-        return torch.cat(rows)
+        return torch.cat([self._one(one) for one in batches_of(inputs, 1)])
 
-    def _one(self, example: NDArray[np.float32]) -> NDArray[np.float32]:
-        ready = example
+    def _one(self, example: Tensor) -> Tensor:
+        ready: Any = np.asarray(example)
         if self.integer:
             scale, zero = self._input["quantization"]
-            limits = np.iinfo(self._input["dtype"])
-            ready = np.clip(np.round(example / scale) + zero, limits.min, limits.max).astype(
-                self._input["dtype"]
-            )
-        self._interpreter.set_tensor(self._input["index"], np.ascontiguousarray(ready))
+            limits = torch.iinfo(torch.int8)
+            whole = torch.round(example / scale) + zero
+            ready = np.asarray(whole.clamp(limits.min, limits.max).to(torch.int8))
+        self._interpreter.set_tensor(self._input["index"], ready)
         self._interpreter.invoke()
-        given = self._interpreter.get_tensor(self._output["index"])
-        if self._output["dtype"] == np.float32:
+        given = torch.as_tensor(self._interpreter.get_tensor(self._output["index"]))
+        if given.is_floating_point():
             return given
         scale, zero = self._output["quantization"]
-        return ((given.astype(np.float32) - zero) * np.float32(scale)).astype(np.float32)
+        return (given.float() - zero) * scale

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from secateur.export.libraries import library
 from secateur.export.quiet import silenced
 
 MOVERS = frozenset({"QUANTIZE", "DEQUANTIZE"})
@@ -80,10 +81,6 @@ class Operator:
         """By what the quantiser knows it: the names of what it writes."""
         return "".join(f"{held.name};" for held in self.outputs)[:_LONGEST]
 
-    def within(self, layers: Collection[str]) -> bool:
-        """Whether it is from one of these modules, or from inside one."""
-        return any(path == layer or path.startswith(f"{layer}.") for path in self.layers for layer in layers)
-
     def __str__(self) -> str:
         return f"{self.name} of {', '.join(self.layers)}" if self.layers else self.name
 
@@ -103,41 +100,49 @@ class Graph:
     outputs: tuple[Held, ...]
 
 
-def graph_of(content: bytes, model: nn.Module) -> Graph:
+def graph_of(content: bytes, modules: Mapping[str, nn.Module]) -> Graph:
     """What a file computes.
 
     Args:
         content: The file's.
-        model: The network that it was made of.
+        modules: Those of the network that it was made of, by path.
     """
+    flat = library("ai_edge_litert.tools.flatbuffer_utils", extra="litert")
     with silenced():
-        from ai_edge_litert.tools import flatbuffer_utils as flat  # noqa: PLC0415
-
-        read: Any = flat.read_model_from_bytearray(bytearray(content))
-    layers = _Layers(model)
+        read = flat.read_model_from_bytearray(bytearray(content))
+    layers = _Layers(modules)
     (part,) = read.subgraphs
     held = [
         Held(
             tensor.name.decode(),
             str(flat.type_to_name(tensor.type)),
-            tuple(int(size) for size in ([] if tensor.shape is None else tensor.shape)),
+            _sizes(tensor),
             _is_constant(read.buffers[tensor.buffer]),
         )
         for tensor in part.tensors
     ]
     found: list[Operator] = []
     for one in part.operators:
-        reads, writes = (tuple(held[i] for i in places if i >= 0) for places in (one.inputs, one.outputs))
+        reads, writes = _taken(held, one.inputs), _taken(held, one.outputs)
         names = [tensor.name for tensor in (*writes, *(tensor for tensor in reads if tensor.constant))]
         name = str(flat.opcode_to_name(read, one.opcodeIndex))
         found.append(Operator(name, reads, writes, layers.of(names)))
-    return Graph(tuple(found), tuple(held[i] for i in part.inputs), tuple(held[i] for i in part.outputs))
+    return Graph(tuple(found), _taken(held, part.inputs), _taken(held, part.outputs))
 
 
 def constants_in(content: bytes) -> frozenset[str]:
     """The names of the tensors whose values are in a file."""
-    graph = graph_of(content, nn.Module())
+    graph = graph_of(content, {})
     return frozenset(held.name for one in graph.operators for held in one.inputs if held.constant)
+
+
+def _taken(held: Sequence[Held], places: Iterable[int]) -> tuple[Held, ...]:
+    """Those at the places; an operand that is left out is at −1."""
+    return tuple(held[place] for place in places if place >= 0)
+
+
+def _sizes(tensor: Any) -> tuple[int, ...]:
+    return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
 
 
 def _is_constant(buffer: Any) -> bool:
@@ -148,15 +153,14 @@ def _is_constant(buffer: Any) -> bool:
 class _Layers:
     """Modules by the words with which the converter names tensors: every class and attribute on the way."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self._paths: dict[str, str] = {}
         self._weighted: set[str] = set()
-        for path, module in model.named_modules(remove_duplicate=False):
-            words, inner = [_kind(model)], model
-            for name in path.split(".") if path else ():
-                inner = inner.get_submodule(name)
-                words.append(f"{_kind(inner)}_{name}")
-            self._paths["/".join(words)] = path
+        for path, module in modules.items():
+            names = path.split(".") if path else []
+            around = [".".join(names[: depth + 1]) for depth in range(len(names))]
+            words = [f"{_kind(modules[outer])}_{name}" for outer, name in zip(around, names, strict=True)]
+            self._paths["/".join([_kind(modules[""]), *words])] = path
             if any(p.ndim > 1 for p in module.parameters(recurse=False)):
                 self._weighted.add(path)
 

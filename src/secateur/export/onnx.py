@@ -7,15 +7,16 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.export.libraries import library
 from secateur.export.program import refusal, traced
 from secateur.export.quiet import silenced
-from secateur.export.request import Narrowed, Request, stayed_float
+from secateur.export.request import Narrowed, Request, batches_of, only, stayed_float
 
 
 class Onnx:
@@ -24,35 +25,31 @@ class Onnx:
     name = "onnx"
     extra = "onnx"
     suffix = ".onnx"
-    modes = ("float32", "dynamic", "float16", "int8")
-    observers = ("minmax",)
+    modes: tuple[str, ...] = ("float32", "dynamic", "float16", "int8")
+    observers: tuple[str, ...] = ("minmax",)
     keeps_float = True
 
     def convert(self, request: Request) -> bytes:
         """The float32 file's content, for any number of examples where the network allows it."""
+        for name in ("onnx", "onnxscript"):
+            library(name, extra=self.extra)
         program = traced(request, batch="any")
+        write = cast("Any", torch.onnx).export
         try:
             with silenced():
-                import onnx  # noqa: F401, PLC0415
-                import onnxscript  # noqa: F401, PLC0415
-
-                made: Any = torch.onnx.export(program, dynamo=True, external_data=False, verbose=False)
+                made = write(program, dynamo=True, external_data=False, verbose=False)
                 return made.model_proto.SerializeToString()
-        except ImportError:
-            raise
         except Exception as error:  # a converter raises whatever its passes do
             raise refusal("ONNX", program, error) from error
 
     def quantise(self, request: Request, content: bytes) -> Narrowed:
         """The file in narrower numbers, by ONNX Runtime's tools."""
+        graph = library("onnx", extra=self.extra).load_from_string(content)
+        layers = _layers(graph, request)
+        kept = [node.name for node in graph.graph.node if request.keeps(layers[node.name])]
         with silenced():
-            import onnx  # noqa: PLC0415
-
-            graph: Any = onnx.load_from_string(content)
-            layers = _layers(graph, request)
-            kept = [node.name for node in graph.graph.node if _within(layers[node.name], request.keep_float)]
             made = _NARROW[request.mode](graph, request, kept)
-            left = _FLOAT[request.mode](made)
+        left = _FLOAT[request.mode](made)
         unasked = [node for node, weighted in left if weighted and node.name not in kept]
         if unasked:
             raise stayed_float("ONNX Runtime", request, [_said(node, layers) for node in unasked])
@@ -66,7 +63,7 @@ class Onnx:
 
 def _layers(graph: Any, request: Request) -> dict[str, tuple[str, ...]]:
     """The modules that each operator is from: those whose weights it reads, or else the one whose forward has it."""
-    paths = {path for path, _ in request.model.named_modules()}
+    paths = request.modules
     found: dict[str, tuple[str, ...]] = {}
     for node in graph.graph.node:
         owners = [name.rpartition(".")[0] for name in node.input]
@@ -77,10 +74,6 @@ def _layers(graph: Any, request: Request) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _within(layers: tuple[str, ...], kept: tuple[str, ...]) -> bool:
-    return any(path == layer or path.startswith(f"{layer}.") for path in layers for layer in kept)
-
-
 def _said(node: Any, layers: dict[str, tuple[str, ...]]) -> str:
     where = ", ".join(layers.get(node.name, ()))
     return f"{node.op_type} of {where}" if where else str(node.op_type)
@@ -89,13 +82,12 @@ def _said(node: Any, layers: dict[str, tuple[str, ...]]) -> str:
 def _dynamic(graph: Any, request: Request, kept: list[str]) -> Any:
     """Int8 weights by channel; activations are quantised as they come."""
     del request
-    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
-
+    tools = library("onnxruntime.quantization", extra=Onnx.extra)
     # What the exporter noted of shapes contradicts what this tool makes of dense layers.
     del graph.graph.value_info[:]
     return _in_a_file(
-        lambda file: quantize_dynamic(
-            graph, file, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=kept
+        lambda file: tools.quantize_dynamic(
+            graph, file, per_channel=True, weight_type=tools.QuantType.QInt8, nodes_to_exclude=kept
         )
     )
 
@@ -103,39 +95,32 @@ def _dynamic(graph: Any, request: Request, kept: list[str]) -> Any:
 def _float16(graph: Any, request: Request, kept: list[str]) -> Any:
     """Weights and computation of 16 bits, between a float input and output."""
     del request
-    from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415
-
-    return convert_float_to_float16(graph, keep_io_types=True, node_block_list=kept)
+    tools = library("onnxruntime.transformers.float16", extra=Onnx.extra)
+    return tools.convert_float_to_float16(graph, keep_io_types=True, node_block_list=kept)
 
 
 def _int8(graph: Any, request: Request, kept: list[str]) -> Any:
     """Activations uint8, which is the quicker on x86, weights int8 by channel; ranges are all that was seen."""
-    from onnxruntime.quantization import (  # noqa: PLC0415
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantType,
-        quantize_static,
-    )
-
+    tools = library("onnxruntime.quantization", extra=Onnx.extra)
     (given,) = graph.graph.input
 
-    class Reader(CalibrationDataReader):
+    class Reader(tools.CalibrationDataReader):
         def __init__(self) -> None:
             self._rest = iter(request.batches)
 
         def get_next(self) -> Any:
             example = next(self._rest, None)
-            return None if example is None else {given.name: example.numpy()}
+            return None if example is None else {given.name: np.asarray(example)}
 
     return _in_a_file(
-        lambda file: quantize_static(
+        lambda file: tools.quantize_static(
             graph,
             file,
             Reader(),
             per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
+            activation_type=tools.QuantType.QUInt8,
+            weight_type=tools.QuantType.QInt8,
+            calibrate_method=tools.CalibrationMethod.MinMax,
             nodes_to_exclude=kept,
         )
     )
@@ -143,8 +128,7 @@ def _int8(graph: Any, request: Request, kept: list[str]) -> Any:
 
 def _in_a_file(write: Callable[[Path], object]) -> Any:
     """What a tool writes that knows only files."""
-    import onnx  # noqa: PLC0415
-
+    onnx = library("onnx", extra=Onnx.extra)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "narrow.onnx"
         write(file)
@@ -163,6 +147,8 @@ def _float_weights(graph: Any) -> list[tuple[Any, bool]]:
 
 def _float_activations(graph: Any) -> list[tuple[Any, bool]]:
     """Operators that read or write what is not quantised, and whether they have weights."""
+    registry = library("onnxruntime.quantization.registry", extra=Onnx.extra)
+    whole = {*registry.QDQRegistry, *registry.QLinearOpsRegistry}  # what has kernels for integers
     nodes = list(graph.graph.node)
     floats = {one.name for one in graph.graph.initializer if one.data_type == 1}
     computed = {name: node.op_type for node in nodes for name in node.output}
@@ -179,7 +165,8 @@ def _float_activations(graph: Any) -> list[tuple[Any, bool]]:
         reads = [computed[name] for name in node.input if name in computed]
         writes = [kind for name in node.output for kind in readers.get(name, ["the output"])]
         plain = any(kind != "DequantizeLinear" for kind in reads)
-        if wide_weights or plain or any(kind != "QuantizeLinear" for kind in writes):
+        rounded = not plain and all(kind == "QuantizeLinear" for kind in writes)
+        if wide_weights or not rounded or node.op_type not in whole:
             found.append((node, weighted and (wide_weights or plain)))
     return found
 
@@ -198,15 +185,15 @@ class OnnxRunner:
     """An ``.onnx`` that is run on whole batches where it allows them."""
 
     def __init__(self, content: bytes, *, threads: int) -> None:
-        import onnxruntime  # noqa: PLC0415
-
+        onnxruntime = library("onnxruntime", extra=Onnx.extra)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         self._session: Any = onnxruntime.InferenceSession(
             content, options, providers=["CPUExecutionProvider"]
         )
-        (given,) = self._session.get_inputs()
+        given = only(self._session.get_inputs())
+        only(self._session.get_outputs())
         self._name = given.name
         self._batch: int | None = given.shape[0] if isinstance(given.shape[0], int) else None
         self.input_shape = tuple(int(size) for size in given.shape[1:])
@@ -214,8 +201,8 @@ class OnnxRunner:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Float outputs, of as many examples at once as the file takes."""
-        parts = inputs.split(self._batch or len(inputs))
-        return torch.cat([self._several(np.ascontiguousarray(part.numpy())) for part in parts])
+        parts = batches_of(inputs, self._batch or len(inputs))
+        return torch.cat([self._several(np.asarray(part)) for part in parts])
 
     def _several(self, examples: Any) -> Tensor:
-        return torch.from_numpy(self._session.run(None, {self._name: examples})[0])
+        return torch.as_tensor(self._session.run(None, {self._name: examples})[0])

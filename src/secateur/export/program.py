@@ -12,7 +12,7 @@ from secateur.errors import ExportError
 from secateur.export.quiet import silenced
 from secateur.export.request import Request, named
 
-_OPERATOR = re.compile(r"(?:aten|torchvision|prims|quantized)(?:\.|::|, overload|/)_?(\w+)|aten\.(\w+)")
+_OPERATOR = re.compile(r"(?:aten|prims|torchvision)\W+(\w+)")
 
 
 def traced(request: Request, *, batch: str) -> Any:
@@ -67,14 +67,27 @@ def layer_of(program: Any, words: str) -> str | None:
         >>> layer_of(program, "no rule for aten.softplus.default")
         'head (softplus)'
     """
-    wanted = {(first or second).lower() for first, second in _OPERATOR.findall(words)}
-    for node in program.graph.nodes:
-        if node.op != "call_function":
-            continue
-        name = str(getattr(node.target, "_opname", node.target)).lstrip("_").lower()
-        if name in wanted:
-            return f"{module_of(node) or 'the network itself'} ({name})"
+    wanted = {_bare(name) for name in _OPERATOR.findall(words)}
+    with silenced():
+        smaller = program.run_decompositions()
+    for graph in (program.graph, smaller.graph):
+        for node in graph.nodes:
+            if node.op != "call_function":
+                continue
+            name = str(getattr(node.target, "_opname", node.target))
+            if _bare(name) in wanted or ("complex" in words and _is_complex(node)):
+                return f"{module_of(node) or 'the network itself'} ({name})"
     return None
+
+
+def _bare(name: str) -> str:
+    """An operator's name as the libraries have in common: they differ in underscores."""
+    return name.replace("_", "").lower()
+
+
+def _is_complex(node: Any) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_complex()
 
 
 def module_of(node: Any) -> str:
@@ -91,18 +104,13 @@ def module_of(node: Any) -> str:
 
 def refusal(target: str, program: Any, error: BaseException) -> ExportError:
     """An error of a target's converter, with the layer that it is about."""
-    words = "\n".join(str(one) for one in _chain(error))
-    layer = layer_of(program, words)
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
+        chain.append(before)
+    # The first cause speaks of the operator; what was raised on the way may hold the whole network in words.
+    layer = next(filter(None, (layer_of(program, str(one)) for one in reversed(chain))), None)
     where = f"; the first layer that uses it is {layer}" if layer else ""
     return ExportError(
-        f"{target} cannot take this network ({named(error)}){where}; replace that operator in the network, or take another"
+        f"{target} cannot take this network ({named(chain[-1])}){where}; replace that operator in the network, or take another"
         " target"
     )
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found

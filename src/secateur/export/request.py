@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from torch import Tensor, nn
 
-from secateur.errors import ExportError
+from secateur.errors import ExportError, ModelError
 
 MODES = ("float32", "dynamic", "float16", "int8", "int8-only")
 """Number formats of a file, and of what it computes in.
@@ -47,7 +47,18 @@ class Request:
     @property
     def batches(self) -> list[Tensor]:
         """The calibration examples, one by one."""
-        return [] if self.calibration is None else list(self.calibration.split(1))
+        return [] if self.calibration is None else batches_of(self.calibration, 1)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Every module of the network by each of its paths; the network itself is at the empty one."""
+        return dict(cast("Iterator[tuple[str, nn.Module]]", self.model.named_modules(remove_duplicate=False)))
+
+    def keeps(self, paths: Collection[str]) -> bool:
+        """Whether one of these modules, or one around it, stays float."""
+        return any(
+            path == layer or path.startswith(f"{layer}.") for path in paths for layer in self.keep_float
+        )
 
 
 class Narrowed(NamedTuple):
@@ -112,6 +123,27 @@ class Target(Protocol):
     def open(self, content: bytes, *, threads: int) -> Runner:
         """Load the content with the target's own runtime."""
         ...
+
+
+def batches_of(inputs: Tensor, size: int) -> list[Tensor]:
+    """Examples in batches of a size; the last may be smaller.
+
+    >>> import torch
+    >>> [len(batch) for batch in batches_of(torch.zeros(5, 1), 2)]
+    [2, 2, 1]
+    """
+    return [inputs[start : start + size].contiguous() for start in range(0, len(inputs), size)]
+
+
+def only(ends: Sequence[Any]) -> Any:
+    """The one input, or the one output, of a file.
+
+    Raises:
+        ModelError: There are more.
+    """
+    if len(ends) != 1:
+        raise ModelError(f"the file has {len(ends)} inputs or outputs; files of classifiers have one of each")
+    return ends[0]
 
 
 def stayed_float(target: str, request: Request, operators: Sequence[str]) -> ExportError:

@@ -11,7 +11,7 @@ from torch import Tensor
 from secateur.errors import ExportError
 from secateur.export.program import traced
 from secateur.export.quiet import silenced
-from secateur.export.request import Narrowed, Request
+from secateur.export.request import Narrowed, Request, batches_of, only
 
 
 class TorchExport:
@@ -20,8 +20,8 @@ class TorchExport:
     name = "torch"
     extra = ""
     suffix = ".pt2"
-    modes = ("float32",)
-    observers = ()
+    modes: tuple[str, ...] = ("float32",)
+    observers: tuple[str, ...] = ()
     keeps_float = False
 
     def convert(self, request: Request) -> bytes:
@@ -53,7 +53,7 @@ class TorchRunner:
         with silenced():
             program = torch.export.load(io.BytesIO(content))
             self._module: Any = program.module()
-        (name,) = program.graph_signature.user_inputs
+        name = only(list(program.graph_signature.user_inputs))
         node = next(node for node in program.graph.nodes if node.name == name)
         batch, *shape = node.meta["val"].shape
         self._batch = batch if isinstance(batch, int) else None
@@ -62,4 +62,4 @@ class TorchRunner:
     def __call__(self, inputs: Tensor) -> Tensor:
         """Float outputs, of as many examples at once as the file takes."""
         with torch.no_grad():
-            return torch.cat([self._module(part) for part in inputs.split(self._batch or len(inputs))])
+            return torch.cat([self._module(part) for part in batches_of(inputs, self._batch or len(inputs))])

@@ -15,8 +15,9 @@ from secateur._model import copied, unwrapped
 from secateur._options import did_you_mean, expect, expect_names
 from secateur.errors import DataError, ExportError, SettingsError
 from secateur.export.agreement import Agreement, compare
-from secateur.export.deployed import BY_NAME, TARGETS, missing, opened
-from secateur.export.request import CALIBRATED, MODES, OBSERVERS, Request, Runner, Target
+from secateur.export.deployed import BY_NAME, TARGETS, opened
+from secateur.export.quiet import silenced
+from secateur.export.request import CALIBRATED, MODES, OBSERVERS, Request, Runner, Target, named
 from secateur.train import logits
 
 TOLERANCE = 1e-4
@@ -24,6 +25,10 @@ TOLERANCE = 1e-4
 
 _CALL = "export(model, example, path, target='litert')"
 _DRAWN = 3
+_SAVED = {"float16": 2, "dynamic": 3, "int8": 3, "int8-only": 3}
+"""Bytes that a weight is narrower by."""
+_COUNTS = 20_000
+"""In smaller networks the scales weigh as much as what is saved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,18 +118,16 @@ def export(
     expect_names(keep_float=keep_float)
     chosen = _target(target, mode, observer, keep_float)
     file = _file(path, chosen)
-    ready = _ready(model, example, mode, calibration, observer, keep_float)
-    try:
-        content = chosen.convert(ready)
-    except ImportError as error:
-        raise missing(chosen, error) from error
+    ready = _ready(
+        model, example, mode=mode, calibration=calibration, observer=observer, keep_float=keep_float
+    )
+    content = chosen.convert(ready)
     _check_same(ready, opened(chosen, content, source=file.name), example, held_out, target=target)
     left: tuple[str, ...] = ()
     if mode != "float32":
-        try:
-            content, left = chosen.quantise(ready, content)
-        except ImportError as error:
-            raise missing(chosen, error) from error
+        wide = len(content)
+        content, left = chosen.quantise(ready, content)
+        _check_smaller(ready, wide, len(content), target=target)
     judged = example if held_out is None else held_out
     found = _agreement(ready, opened(chosen, content, source=file.name), judged)
     write_atomic(file, [content], size=len(content))
@@ -179,6 +182,7 @@ def _file(path: str | PathLike[str], target: Target) -> Path:
 def _ready(
     model: nn.Module,
     example: Tensor,
+    *,
     mode: str,
     calibration: Tensor | None,
     observer: str,
@@ -196,14 +200,15 @@ def _ready(
         _check_inputs("calibration", calibration, like=example)
     copy = copied(network, {}).to("cpu", torch.float32).eval()
     copy.requires_grad_(False)
-    paths = {path for path, _ in copy.named_modules() if path}
+    held = None if calibration is None else calibration.detach().to("cpu", torch.float32)
+    one = example[:1].detach().to("cpu", torch.float32).contiguous()
+    request = Request(copy, one, mode, held, observer, tuple(keep_float))
+    paths = [path for path in request.modules if path]
     for name in keep_float:
         if name not in paths:
             raise SettingsError(f"keep_float names {name!r}, which is no layer; {did_you_mean(name, paths)}")
-    held = None if calibration is None else calibration.detach().to("cpu", torch.float32)
-    one = example[:1].detach().to("cpu", torch.float32).contiguous()
     logits(copy, one)  # says what is wrong with a network that is no classifier of one tensor
-    return Request(copy, one, mode, held, observer, tuple(keep_float))
+    return request
 
 
 def _check_inputs(what: str, inputs: Tensor, *, like: Tensor | None = None) -> None:
@@ -235,6 +240,17 @@ def _check_same(
             )
 
 
+def _check_smaller(ready: Request, wide: int, narrow: int, *, target: str) -> None:
+    """Refuse a file that is not smaller by at least half of what its weights should save."""
+    parameters = sum(p.numel() for p in ready.model.parameters())
+    saved = _SAVED[ready.mode] * parameters
+    if parameters >= _COUNTS and not ready.keep_float and narrow > wide - saved / 2:
+        raise ExportError(
+            f"the {ready.mode} file for {target} has {narrow:,} bytes, and that in float32 {wide:,}: weights stayed float that no"
+            " check has found; take another mode, and report this network"
+        )
+
+
 def _drawn(example: Tensor) -> list[Tensor]:
     """Batches of noise around an example, the same each time."""
     generator = torch.Generator().manual_seed(0)
@@ -245,4 +261,12 @@ def _drawn(example: Tensor) -> list[Tensor]:
 
 def _agreement(ready: Request, runner: Runner, inputs: Tensor) -> Agreement:
     given = inputs.detach().to("cpu", torch.float32)
-    return compare(logits(ready.model, given), runner(given))
+    wanted = logits(ready.model, given)
+    try:
+        with silenced():
+            found = runner(given)
+    except Exception as error:  # each runtime has errors of its own
+        raise ExportError(
+            f"the file was made, and its runtime cannot run it ({named(error)}); take another target"
+        ) from error
+    return compare(wanted, found)
