@@ -132,6 +132,9 @@ Allow: TypeAlias = Annotated[
 Args: TypeAlias = Annotated[
     list[str] | None, _option("An argument of the network, key=value; may be repeated.", "--arg")
 ]
+Stem: TypeAlias = Annotated[
+    str | None, _option("cifar: leave out the first two steps down in resolution, for images of 32x32.")
+]
 Epochs: TypeAlias = Annotated[int | None, _option("Passes over the training examples.")]
 Rate: TypeAlias = Annotated[float | None, _option("Learning rate at its height.", "--lr")]
 BatchSize: TypeAlias = Annotated[int | None, _option("Examples a step.")]
