@@ -155,6 +155,18 @@ def export(
     )
 
 
+def check_offered(target: str, mode: str, *, observer: str = "minmax") -> None:
+    """Refuse what a target does not offer, before anything is done.
+
+    Raises:
+        SettingsError: There is no such target, mode or observer, or the target does not offer it.
+
+    Example:
+        >>> check_offered("litert", "int8")
+    """
+    _target(target, mode, observer, ())
+
+
 def _target(name: str, mode: str, observer: str, keep_float: Collection[str]) -> Target:
     """The target, if it offers what is asked for."""
     for option, value, known in (
