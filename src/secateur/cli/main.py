@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ParamSpec, TypeVar, cast
 
 import typer
 
+from secateur.cli.bench import bench
 from secateur.cli.compare import compare
 from secateur.cli.data import data
 from secateur.cli.evaluate import evaluate
@@ -23,6 +25,8 @@ from secateur.cli.train import train
 from secateur.cli.watch import watch
 from secateur.errors import NothingToCutError, SecateurError, SettingsError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -54,6 +58,19 @@ def _program(
     """Cut trained networks down to what they need, within an accuracy bound that you set."""
 
 
+def _told(command: Callable[P, R]) -> Callable[P, R]:
+    """The same command, of which Ctrl-C is told: some versions of typer would end without a word."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
+    return run
+
+
 for _command, _in_short in (
     (train, "Train a network on data."),
     (reduce, "Cut a trained network within a bound on its accuracy."),
@@ -62,11 +79,12 @@ for _command, _in_short in (
     (evaluate, "Measure a saved network, or compare two."),
     (export, "Write a network for another runtime."),
     (quantise, "Write a network in narrower numbers, and score the file."),
+    (bench, "Time files side by side, or widths of layers."),
     (report, "Show a reduction's report, and write it again."),
     (load, "Say what a saved network is."),
     (data, "List the data sets, or look at one."),
 ):
-    app.command(short_help=_in_short)(_command)
+    app.command(short_help=_in_short)(_told(_command))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from torch import nn
 from secateur.cost import Cost
 from secateur.data import Splits
 from secateur.errors import SettingsError
-from secateur.evaluate import Drop, Evaluation, class_changes
+from secateur.evaluate import Drop, Evaluation
 from secateur.methods import MODEL_FILE, ReduceResult, Step
 from secateur.networks import origin_of
 from secateur.report.conditions import here
@@ -23,7 +23,6 @@ from secateur.report.document import (
     Accuracy,
     Bound,
     Change,
-    ClassChange,
     Data,
     Figures,
     FixedAxis,
@@ -34,6 +33,7 @@ from secateur.report.document import (
     Report,
     in_points,
 )
+from secateur.report.examples import changes_of, confusions_of, identified_of
 from secateur.report.html import write
 from secateur.store.model_file import write_model
 
@@ -105,8 +105,10 @@ def report_of(
         fixed=_fixed(result),
         unknown_ops=dict(result.channels.unknown_ops),
         iterations=tuple(_iteration(step) for step in result.history),
-        classes=_classes(result, data),
+        classes=changes_of(result.test_before, result.test_after, data.test.groups),
         classes_split="test",
+        confusions=confusions_of(result.test_before, result.test_after),
+        identified=identified_of(result.test_before, result.test_after, data.test),
         conditions=_conditions(result, command),
         files=_files(result.folder),
         notes=(*result.notes, *result.channels.notes, *notes),
@@ -227,21 +229,6 @@ def _iteration(step: Step) -> Iteration:
         macs=step.macs,
         epochs=step.epochs,
         seconds=step.seconds,
-    )
-
-
-def _classes(result: ReduceResult, data: Splits) -> tuple[ClassChange, ...]:
-    return tuple(
-        ClassChange(
-            name=one.name,
-            count=one.count,
-            before=one.before,
-            after=one.after,
-            change=one.points,
-            low=one.low,
-            high=one.high,
-        )
-        for one in class_changes(result.test_before, result.test_after, groups=data.test.groups)
     )
 
 
