@@ -140,6 +140,18 @@ def test_a_layer_stays_float_in_the_file(small, images, converted_once, tmp_path
     assert made.float_operators == ("DEPTHWISE_CONV_2D of deep", "FULLY_CONNECTED of out")
 
 
+@pytest.mark.parametrize("mode", ["dynamic", "float16"])
+def test_a_layer_keeps_its_weights_in_modes_of_weights(small, images, converted_once, tmp_path, mode):
+    """As wide as they were; the others are narrow."""
+    made = export(small, images, tmp_path / "n.tflite", target="litert", mode=mode, keep_float=["hidden"])
+    found = {
+        held.kind for one in graph(made, small).operators for held in one.weights if one.layers == ("hidden",)
+    }
+
+    assert found == {"FLOAT32"}
+    assert made.bytes > 72 * 16 * 4
+
+
 def test_written_twice_it_is_the_same(made, small, images, tmp_path, monkeypatch):
     """Equal outputs, to the bit."""
     monkeypatch.setattr(BY_NAME["litert"], "convert", LiteRT().convert)  # anew, not what is kept
