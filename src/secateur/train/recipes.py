@@ -34,7 +34,7 @@ RECIPES: Final[Mapping[str, TrainSettings]] = MappingProxyType(
             schedule="linear",
             early_stopping=50,
         ),
-        "mobile-short": _CIFAR.but(epochs=30, ema=0.99, label_smoothing=0.1, channels_last=True),
+        "mobile-short": _CIFAR.but(epochs=30, lr=0.05, ema=0.99, label_smoothing=0.1, channels_last=True),
     }
 )
 """Recipes by name, for photographs of 32x32 and networks made for telephones.
