@@ -40,7 +40,7 @@ RECIPES: Final[Mapping[str, TrainSettings]] = MappingProxyType(
 """Recipes by name, for photographs of 32x32 and networks made for telephones.
 
 ``mobile`` is that of a study of quantising and gradual pruning (Duisburg-Essen, 2021), but for RMSprop's constants, which are
-PyTorch's (0.99 and 1e-8; Keras has 0.9 and 1e-7). ``mobile-short`` reaches more in a fifth of the epochs.
+PyTorch's (0.99 and 1e-8; Keras has 0.9 and 1e-7). ``mobile-short`` is for a fifth of the epochs.
 """
 
 _BY_DATA: Final[Mapping[str, TrainSettings]] = MappingProxyType(
