@@ -139,7 +139,7 @@ Epochs: TypeAlias = Annotated[int | None, _option("Passes over the training exam
 Rate: TypeAlias = Annotated[float | None, _option("Learning rate at its height.", "--lr")]
 BatchSize: TypeAlias = Annotated[int | None, _option("Examples a step.")]
 Augment: TypeAlias = Annotated[
-    str | None, _option("Random changes to training examples: none, shift, flip-shift, signal.")
+    str | None, _option("Random changes to training examples: none, shift, flip-shift, affine, signal.")
 ]
 RoundTo: TypeAlias = Annotated[
     str | None,

@@ -14,6 +14,7 @@ from rich.text import Text
 from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.export import File, Target, named_for, opened
+from secateur.cli.narrow import blamed, narrowed
 from secateur.cli.progress import doing
 from secateur.cli.sources import data_options, open_data, trusted
 from secateur.errors import ExportError, SettingsError
@@ -31,7 +32,9 @@ def quantise(
     network: o.Network = None,
     data: o.DataName = None,
     target: Target = "litert",
-    mode: Annotated[str, typer.Option(help="int8, int8-only, dynamic, float16 or float32.")] = "int8",
+    mode: Annotated[
+        str, typer.Option(help="int8, int8-only, dynamic, float16, float32, or qat: trained, then int8.")
+    ] = "int8",
     observer: Annotated[
         str, typer.Option(help="How ranges of activations are found: minmax, histogram or ema.")
     ] = "minmax",
@@ -49,6 +52,16 @@ def quantise(
             show_default=False,
         ),
     ] = None,
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare",
+            help="Equalise layers and correct biases first; with --max-drop leave few layers float, if they restore it.",
+        ),
+    ] = False,
+    blame: Annotated[bool, typer.Option("--blame", help="Say which layers lose most by rounding.")] = False,
+    epochs: o.Epochs = None,
+    lr: o.Rate = None,
     out: File = None,
     data_dir: o.DataDir = None,
     data_seed: o.DataSeed = None,
@@ -66,13 +79,18 @@ def quantise(
     wanted = named_for(source, str(target), out, mode=f"-{mode}")
     splits = open_data(data, **data_options(asked))
     examples = splits.train.take(calibration, seed=asked.get("seed", 0)).inputs
+    ready = narrowed(
+        source, splits, examples,
+        target=str(target), mode=mode, observer=observer, keep_float=tuple(keep_float or ()),
+        max_drop=max_drop, prepared=prepare, asked=asked,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / wanted.name
         with doing(f"quantising {source.file or network}"):
             made = export_to(
-                source.model, splits.train.inputs[:_EXAMPLE], trial,
-                target=str(target), mode=mode, calibration=examples, observer=observer,
-                keep_float=keep_float or (), held_out=splits.validation.inputs,
+                ready.model, splits.train.inputs[:_EXAMPLE], trial,
+                target=str(target), mode=ready.mode, calibration=examples, observer=observer,
+                keep_float=ready.keep_float, ranges=ready.ranges, held_out=splits.validation.inputs,
             )  # fmt: skip
         with doing("scoring the network and the file on validation data"):
             before = evaluate(source.model, splits.validation, classes=splits.classes)
@@ -81,22 +99,32 @@ def quantise(
         if max_drop is not None and drop.points > max_drop:
             raise ExportError(
                 f"the file loses {drop.points:.2f} points of accuracy on {drop.count:,} validation examples, and --max-drop allows"
-                f" {max_drop:g}; nothing was written. {_advice(mode, observer)}"
+                f" {max_drop:g}; nothing was written. {_advice(mode, observer, prepared=prepare)}"
             )
         content = trial.read_bytes()
     write_atomic(wanted, [content], size=len(content))
     console = show.console()
     console.print(Text(f"{network} in {mode} for {target}", style="bold"), soft_wrap=True)
     console.print(_table(before, after, drop, made, packed=len(gzip.compress(content, 9))))
+    for line in ready.notes:
+        console.print(Text(line), soft_wrap=True)
+    if blame:
+        with doing("rounding one layer at a time"):
+            guilty = blamed(ready, examples, splits, observer=observer)
+        console.print(guilty)
     if made.float_operators:
         console.print(Text(f"Stays float: {', '.join(made.float_operators)}"), soft_wrap=True)
     console.print(f"\nThe file: {wanted}", soft_wrap=True)
 
 
-def _advice(mode: str, observer: str) -> str:
+def _advice(mode: str, observer: str, *, prepared: bool) -> str:
     other = "histogram" if observer == "minmax" else "minmax"
+    if mode == "qat":
+        return "Try more --epochs, or another --lr"
+    if prepared:
+        return "Try --mode qat, which trains it with its numbers rounded"
     if mode in ("int8", "int8-only"):
-        return f"Try --observer {other}, more --calibration examples, or --keep-float LAYER"
+        return f"Try --observer {other}, more --calibration examples, --prepare, or --keep-float LAYER"
     return "Try --mode float16"
 
 

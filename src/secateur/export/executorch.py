@@ -24,6 +24,7 @@ class ExecuTorch:
     modes: tuple[str, ...] = ("float32", "int8")
     observers: tuple[str, ...] = ("minmax", "histogram")
     keeps_float = True
+    takes_ranges = False
 
     def convert(self, request: Request) -> bytes:
         """The float32 file's content, for one example."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from secateur.export.calibration import Values, clipped, extremes
 from secateur.export.libraries import library
 from secateur.export.litert_graph import MOVERS, WITH_WEIGHTS, Operator, constants_in, graph_of
+from secateur.export.places import placed
 from secateur.export.program import refusal, traced
 from secateur.export.quiet import silenced
 from secateur.export.request import (
@@ -36,6 +37,7 @@ class LiteRT:
     modes: tuple[str, ...] = MODES
     observers: tuple[str, ...] = OBSERVERS
     keeps_float = True
+    takes_ranges = True
 
     def convert(self, request: Request) -> bytes:
         """The float32 file's content, for one example."""
@@ -78,9 +80,9 @@ class LiteRT:
             if request.mode == "int8":
                 for end in (names.INPUT, names.OUTPUT):
                     work.update_quantization_recipe(".*", end, algorithm_key=algorithms.NO_QUANTIZE)
-            ranges = _ranges(work, request, content) if request.mode in CALIBRATED else None
+            ranges, lost = _ranges(work, request, content) if request.mode in CALIBRATED else (None, ())
             made = bytes(work.quantize(ranges, enable_progress_report=False).quantized_model)
-        return Narrowed(made, _float_operators(request, made))
+        return Narrowed(made, _float_operators(request, made), lost)
 
     def open(self, content: bytes, *, threads: int) -> LiteRTRunner:
         """Load the content with LiteRT's interpreter."""
@@ -121,24 +123,32 @@ def _kept(request: Request, content: bytes) -> list[str]:
     return [f"^{re.escape(one.scope)}$" for one in found]
 
 
-def _ranges(work: Any, request: Request, content: bytes) -> dict[str, Any]:
-    """The ranges that the quantiser takes, with those of activations by the observer."""
+def _ranges(work: Any, request: Request, content: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The ranges that the quantiser takes: those of activations by the observer, or as they were given where they can be placed.
+
+    The names of the given ones that could not be placed come second.
+    """
     feed = _Activations(content)
     (signature,) = feed.signatures
     (name,) = feed.signatures[signature]["inputs"]
     examples = [{name: np.asarray(example)} for example in request.batches]
     if request.observer == "ema":
-        return work.calibrate({signature: examples}, num_threads=1)
+        return work.calibrate({signature: examples}, num_threads=1), ()
     ranges: dict[str, Any] = work.calibrate({signature: examples[:1]}, num_threads=1)
 
     def run() -> Iterator[Values]:
         return (feed(example) for example in request.batches)
 
-    for tensor, (low, high) in (extremes(run()) if request.observer == "minmax" else clipped(run)).items():
+    found = extremes(run()) if request.observer == "minmax" else clipped(run)
+    lost: tuple[str, ...] = ()
+    if request.ranges is not None:
+        given, lost = placed(request.ranges, request.batches, feed)
+        found |= given
+    for tensor, (low, high) in found.items():
         if "min" in ranges.get(tensor, {}):
             like = ranges[tensor]["min"]
             ranges[tensor] = {"min": np.full_like(like, low), "max": np.full_like(like, high)}
-    return ranges
+    return ranges, lost
 
 
 class _Activations:

@@ -28,6 +28,7 @@ class Onnx:
     modes: tuple[str, ...] = ("float32", "dynamic", "float16", "int8")
     observers: tuple[str, ...] = ("minmax",)
     keeps_float = True
+    takes_ranges = False
 
     def convert(self, request: Request) -> bytes:
         """The float32 file's content, for any number of examples where the network allows it."""

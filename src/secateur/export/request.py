@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from torch import Tensor, nn
 
 from secateur.errors import ExportError, ModelError
+from secateur.quantise import Simulated
 
 MODES = ("float32", "dynamic", "float16", "int8", "int8-only")
 """Number formats of a file, and of what it computes in.
@@ -35,6 +36,7 @@ class Request:
         calibration: Examples from which ranges of activations are taken.
         observer: One of `OBSERVERS`.
         keep_float: Layers that stay float, by their module's path.
+        ranges: The network simulated in int8, whose ranges the file is to have.
     """
 
     model: nn.Module
@@ -43,6 +45,7 @@ class Request:
     calibration: Tensor | None = None
     observer: str = "minmax"
     keep_float: tuple[str, ...] = ()
+    ranges: Simulated | None = None
 
     @property
     def batches(self) -> list[Tensor]:
@@ -67,10 +70,12 @@ class Narrowed(NamedTuple):
     Attributes:
         content: Its bytes.
         float_operators: Operators that compute in float though the mode is integer, by layer where it is known.
+        not_found: Places whose ranges were given and that are not in the file; those are from the calibration examples.
     """
 
     content: bytes
     float_operators: tuple[str, ...]
+    not_found: tuple[str, ...] = ()
 
 
 class Runner(Protocol):
@@ -99,6 +104,7 @@ class Target(Protocol):
         modes: What it offers.
         observers: How it can find ranges.
         keeps_float: Whether layers can stay float in it.
+        takes_ranges: Whether ranges of activations can be given.
     """
 
     name: str
@@ -107,6 +113,7 @@ class Target(Protocol):
     modes: tuple[str, ...]
     observers: tuple[str, ...]
     keeps_float: bool
+    takes_ranges: bool
 
     def convert(self, request: Request) -> bytes:
         """The float32 file's content."""

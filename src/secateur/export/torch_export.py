@@ -23,6 +23,7 @@ class TorchExport:
     modes: tuple[str, ...] = ("float32",)
     observers: tuple[str, ...] = ()
     keeps_float = False
+    takes_ranges = False
 
     def convert(self, request: Request) -> bytes:
         """The float32 file's content, for any number of examples where the network allows it."""

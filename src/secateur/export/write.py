@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from secateur.export.agreement import Agreement, compare
 from secateur.export.deployed import BY_NAME, TARGETS, opened
 from secateur.export.quiet import silenced
 from secateur.export.request import CALIBRATED, MODES, OBSERVERS, Request, Runner, Target, named
+from secateur.quantise import Simulated
 from secateur.train import logits
 
 TOLERANCE = 1e-4
@@ -45,6 +46,7 @@ class Exported:
         agreement: Percent of examples with the same answer.
         compared: Examples on which the three were measured.
         float_operators: Operators that compute in float though the mode is integer, by layer where it is known.
+        ranges_not_found: Of ``ranges`` those whose activations are not in the file; there calibration examples decided.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Exported:
     agreement: float
     compared: int
     float_operators: tuple[str, ...] = ()
+    ranges_not_found: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return (
@@ -74,6 +77,7 @@ def export(
     calibration: Tensor | None = None,
     observer: str = "minmax",
     keep_float: Collection[str] = (),
+    ranges: Simulated | None = None,
     held_out: Tensor | None = None,
 ) -> Exported:
     """Write a network as a file that another runtime runs.
@@ -93,6 +97,9 @@ def export(
             rounding and clipping least; ``"ema"`` is LiteRT's own default, a moving average of extremes, which
             clips rare large values hard.
         keep_float: Layers that stay float, by their modules' paths; what is inside them stays float, too.
+        ranges: The network simulated in int8 (`secateur.quantise`), whose ranges of activations the file is to have, such as
+            those of quantisation-aware training. They are found in the file by the values of the activations; only operators that
+            the converter made up take theirs from ``calibration``.
         held_out: Examples ``[n, ...]`` on which the figures of the result are measured; by default ``example``.
 
     Returns:
@@ -121,12 +128,15 @@ def export(
     ready = _ready(
         model, example, mode=mode, calibration=calibration, observer=observer, keep_float=keep_float
     )
+    if ranges is not None:
+        ready = replace(ready, ranges=_same_network(ranges, ready, chosen))
     content = chosen.convert(ready)
     _check_same(ready, opened(chosen, content, source=file.name), example, held_out, target=target)
     left: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
     if mode != "float32":
         wide = len(content)
-        content, left = chosen.quantise(ready, content)
+        content, left, lost = chosen.quantise(ready, content)
         _check_smaller(ready, wide, len(content), target=target)
     judged = example if held_out is None else held_out
     found = _agreement(ready, opened(chosen, content, source=file.name), judged)
@@ -141,6 +151,7 @@ def export(
         agreement=found.agreement,
         compared=found.count,
         float_operators=left,
+        ranges_not_found=lost,
     )
 
 
@@ -168,6 +179,28 @@ def _target(name: str, mode: str, observer: str, keep_float: Collection[str]) ->
             "keep_float is for quantised files, and in mode='float32' all is float; leave it out"
         )
     return target
+
+
+def _same_network(ranges: Simulated, ready: Request, target: Target) -> Simulated:
+    """Ranges that belong to the network, in a file that takes them."""
+    expect(_CALL, ranges=(ranges, Simulated))
+    if not target.takes_ranges:
+        others = ", ".join(other.name for other in BY_NAME.values() if other.takes_ranges)
+        raise SettingsError(
+            f"{target.name} takes no ranges of activations; give calibration examples alone, or take {others}"
+        )
+    if ready.mode not in CALIBRATED:
+        raise SettingsError(
+            f"mode='{ready.mode}' has no ranges of activations; leave ranges out, or take {' or '.join(sorted(CALIBRATED))}"
+        )
+    made = ranges.on(copied(ranges.network, {}).to("cpu", torch.float32).eval()).cpu()
+    inputs = ready.batches[0]
+    if not compare(logits(ready.model, inputs), logits(made.network, inputs)).deviation <= TOLERANCE:
+        raise SettingsError(
+            "the ranges are of another network than the one that is exported; give what was simulated of this one, and export its"
+            " network"
+        )
+    return made
 
 
 def _file(path: str | PathLike[str], target: Target) -> Path:

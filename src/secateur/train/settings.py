@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from secateur._options import Written, sentence
 from secateur.errors import SettingsError
 
-Augment = Literal["none", "shift", "flip-shift", "signal"]
+Augment = Literal["none", "shift", "flip-shift", "affine", "signal"]
 """What is varied in the training examples; see ``secateur.train.augment``."""
 
 
@@ -41,7 +41,7 @@ class TrainSettings(Written):
         attention_layers: The layers that are compared, by the names of their modules in both networks; they give channels with
             positions. How many channels they have does not matter.
         augment: Random changes to the training examples.
-        shift: Pixels by which ``shift`` and ``flip-shift`` move at most.
+        shift: Pixels by which ``shift``, ``flip-shift`` and ``affine`` move at most.
         shift_fill: What fills the border: each channel's ``minimum`` over the training examples or its ``mean``.
         clip: Largest norm of all gradients together.
         channels_last: Hold the weights of 2-D convolutions with their channels last while training, which is quicker where
