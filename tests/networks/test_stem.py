@@ -124,7 +124,6 @@ def test_a_stem_survives_saving(timm, tmp_path):
     assert sum(p.numel() for p in small.parameters()) < 0.5 * sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.slow
 def test_cutting_half_is_not_reading(timm):
     """A stem changes no law: half of a network with squeezes and excitations goes as if it were not read."""
     model = randomise(build("timm:mobilenetv3_small_050", num_classes=10, stem="cifar", seed=0)).eval()

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import Annotated, Any, ParamSpec, TypeVar, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -25,8 +25,6 @@ from secateur.cli.train import train
 from secateur.cli.watch import watch
 from secateur.errors import NothingToCutError, SecateurError, SettingsError
 
-P = ParamSpec("P")
-R = TypeVar("R")
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -58,13 +56,13 @@ def _program(
     """Cut trained networks down to what they need, within an accuracy bound that you set."""
 
 
-def _told(command: Callable[P, R]) -> Callable[P, R]:
+def _told(command: Callable[..., None]) -> Callable[..., None]:
     """The same command, of which Ctrl-C is told: some versions of typer would end without a word."""
 
     @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+    def run(*args: Any, **kwargs: Any) -> None:
         try:
-            return command(*args, **kwargs)
+            command(*args, **kwargs)
         except KeyboardInterrupt:
             raise typer.Abort from None
 

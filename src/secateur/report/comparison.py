@@ -12,7 +12,7 @@ from secateur.report import charts, text
 from secateur.report.document import Change, Data
 from secateur.report.page import environment, replace, resource
 from secateur.report.picture import check_place
-from secateur.report.values import Accuracy, ClassChange, Confusion, Identified, Value
+from secateur.report.values import Accuracy, ClassChange, Confusion, Identified, Value, fell_most
 
 _CLASSES_SHOWN: Final = 50
 
@@ -55,8 +55,7 @@ class Comparison(Value):
     @property
     def worst_class(self) -> ClassChange | None:
         """The class whose accuracy fell most, the first of equals; None where none fell."""
-        fallen = [one for one in self.classes if one.change < 0]
-        return min(fallen, key=lambda one: one.change, default=None)
+        return fell_most(self.classes)
 
 
 def render_comparison(comparison: Comparison) -> str:

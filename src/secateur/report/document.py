@@ -22,6 +22,7 @@ from secateur.report.values import (
     Identified,
     Percent,
     Value,
+    fell_most,
 )
 
 FORMAT: Final = "secateur.report"
@@ -342,8 +343,7 @@ class Report(Value):
     @property
     def worst_class(self) -> ClassChange | None:
         """The class whose accuracy fell most, the first of equals; None where none fell."""
-        fallen = [one for one in self.classes if one.change < 0]
-        return min(fallen, key=lambda one: one.change, default=None)
+        return fell_most(self.classes)
 
     @property
     def unchanged(self) -> bool:

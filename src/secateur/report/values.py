@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,6 +44,16 @@ class ClassChange(Value):
     change: float
     low: float
     high: float
+
+
+def fell_most(classes: Sequence[ClassChange]) -> ClassChange | None:
+    """The class whose accuracy fell most, the first of equals; None where none fell.
+
+    >>> fell_most([]) is None
+    True
+    """
+    fallen = [one for one in classes if one.change < 0]
+    return min(fallen, key=lambda one: one.change, default=None)
 
 
 class Confusion(Value):
