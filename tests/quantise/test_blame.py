@@ -126,3 +126,28 @@ def test_what_stays_float_in_any_case(net, digits):
     assert made.keep_float == {"0.0"}
     assert float_fallback(made, digits.validation, max_drop=5.0).keep_float == ("0.0",)
     assert "0.0" not in {loss.name for loss in blame(made, digits.validation)}
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv(x)
+
+
+def test_an_addition_has_the_name_of_its_block():
+    """A block is rounded for its addition, and the layers in it for themselves; only these may stay float by themselves."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Block(), nn.Flatten(), nn.Linear(64, 3)).eval()
+    data = Split(torch.randn(40, 1, 8, 8), torch.arange(40) % 3)
+    made = simulate(model, data.inputs)
+
+    losses = {loss.name: loss.sqnr for loss in blame(made, data)}
+    kept = float_fallback(made, data, max_drop=0.0, judge=lambda model: float(len(model.keep_float)))
+
+    assert set(losses) == {"0.conv", "0.add", "2"}
+    assert all(sqnr < 100 for sqnr in losses.values())
+    assert set(kept.keep_float) <= {"0.conv", "2"}
+    assert made.but(keep_float=["0"]).keep_float == {"0.conv", "0.add"}

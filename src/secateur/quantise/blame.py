@@ -95,6 +95,12 @@ class Fallback:
     tried: int
 
 
+def _is_leaf(name: str, simulated: Simulated) -> bool:
+    """Whether a name is that of a module in which nobody else rounds: files know layers by their modules."""
+    modules = dict(cast("Iterator[tuple[str, nn.Module]]", simulated.network.named_modules()))
+    return name in modules and not any(one.startswith(f"{name}.") for one in simulated.names)
+
+
 def float_fallback(
     simulated: Simulated,
     validation: Examples,
@@ -152,9 +158,8 @@ def float_fallback(
 
     if within(always):
         return Fallback(always, before, before, whole, within=True, tried=len(judged))
-    modules = dict(cast("Iterator[tuple[str, nn.Module]]", simulated.network.named_modules()))
     found = blame(simulated, validation) if losses is None else losses
-    ranked = [loss.name for loss in found if loss.name in modules]
+    ranked = [loss.name for loss in found if _is_leaf(loss.name, simulated)]
     low, high = 0, len(ranked)  # the first is outside the bound; the last is asked about at the end
     while high - low > 1:
         middle = (low + high) // 2
