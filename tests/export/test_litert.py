@@ -142,6 +142,18 @@ def test_an_operator_that_cannot_be_taken_is_named_with_its_layer(with_operator,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_operator_without_a_kernel_is_named_with_its_layer(with_operator, tmp_path):
+    """The converter takes it, and the runtime does not."""
+    with pytest.raises(ExportError, match=r"STABLEHLO_SORT.*is 2 \(sort\)"):
+        export(
+            with_operator(lambda x: x.sort(-1)[0]),
+            torch.zeros(2, 1, 6, 6),
+            tmp_path / "n.tflite",
+            target="litert",
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_silent_fallback_is_an_error(small, images, tmp_path, monkeypatch):
     """A quantiser that leaves weights float, and says nothing, is found out; with the operators by layer."""
     from ai_edge_quantizer import recipe

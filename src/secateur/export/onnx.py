@@ -172,7 +172,20 @@ def _float_activations(graph: Any) -> list[tuple[Any, bool]]:
     return found
 
 
-_MOVERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_MOVERS = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Shape",
+        "Identity",
+    }
+)
+"""Operators that change the number format, or nothing about the values."""
 _WITH_WEIGHTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _NARROW: Mapping[str, Callable[[Any, Request, list[str]], Any]] = MappingProxyType(
     {"dynamic": _dynamic, "float16": _float16, "int8": _int8}

@@ -135,6 +135,7 @@ class Target(Protocol):
 def batches_of(inputs: Tensor, size: int) -> list[Tensor]:
     """Examples in batches of a size; the last may be smaller.
 
+    >>> import torch
     >>> [len(batch) for batch in batches_of(torch.zeros(5, 1), 2)]
     [2, 2, 1]
     """

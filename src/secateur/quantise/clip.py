@@ -12,7 +12,9 @@ _EDGES = 256
 """Places at which a histogram may be clipped, on each side."""
 
 
-def best_clip(counts: NDArray[np.float64], low: float, high: float, *, levels: int = 255) -> tuple[float, float]:
+def best_clip(
+    counts: NDArray[np.float64], low: float, high: float, *, levels: int = 255
+) -> tuple[float, float]:
     """The two ends that cost the least squared error.
 
     Values inside a range of width w are rounded to a grid of step Δ = w / ``levels``, which costs Δ²/12 each; one outside costs its
@@ -25,7 +27,7 @@ def best_clip(counts: NDArray[np.float64], low: float, high: float, *, levels: i
         levels: Steps of the grid.
 
     Example:
-        >>> counts = np.zeros(2048); counts[:256], counts[-1] = 10_000, 1
+        >>> counts = np.zeros(2048); counts[:256], counts[-1] = 1_000_000, 1
         >>> best_clip(counts, 0.0, 8.0)
         (0.0, 1.0)
     """
