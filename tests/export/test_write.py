@@ -147,7 +147,7 @@ def test_examples_that_do_not_fit_are_refused(small, images, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "needed", [("litert", "litert_torch"), ("onnx", "onnxscript"), ("executorch", "executorch.exir")]
+    "needed", [("litert", "litert_torch"), ("onnx", "onnx"), ("executorch", "executorch.exir")]
 )
 def test_a_missing_library_is_named_with_what_brings_it(small, images, tmp_path, monkeypatch, needed):
     """Each target has an extra."""
