@@ -12,6 +12,7 @@ PACKAGE = ROOT / "src" / "secateur"
 LEAVES = {
     "errors": set(),
     "_model": {"errors"},
+    "_files": {"errors"},
     "_options": {"errors"},
     "data": {"errors"},
     "networks": {"errors"},

@@ -13,6 +13,7 @@
     │   └── MissingDataError            the data set is not where it was looked for
     ├── PlanError (ValueError)          a plan cannot be made, or was made for another model
     │   └── BudgetError                 the budget cannot be reached
+    ├── ExportError (ValueError)        no file of that kind can be made of the network
     └── StoreError (OSError)            reading or writing files
         ├── FileFormatError             foreign, damaged, or of another version
         ├── UntrustedImportError        a file asks for code outside the allow-list
@@ -64,6 +65,10 @@ class PlanError(SecateurError, ValueError):
 
 class BudgetError(PlanError):
     """The budget cannot be reached."""
+
+
+class ExportError(SecateurError, ValueError):
+    """No file of that kind can be made of the network, or it does not compute what the network does."""
 
 
 class StoreError(SecateurError, OSError):

@@ -10,6 +10,7 @@ import time
 import tomllib
 from pathlib import Path
 
+import psutil
 import pytest
 
 import secateur_program
@@ -273,3 +274,19 @@ def test_the_program_starts_with_what_loads_quickly():
 
     assert project["project"]["scripts"]["secateur"] == "secateur_program:main"
     assert said.stdout == "set()\n"
+
+
+def test_a_measurement_leaves_no_process_behind(base):
+    """Ctrl-C in the middle of the timing ends the program with one sentence and 130, and the processes of the files with it."""
+    run = start("bench", base / "model.safetensors", "--runs", 10_000_000, folder=base)
+    assert run.stderr is not None
+    while "turn 1" not in (line := run.stderr.readline()):
+        assert line, run.poll()
+    workers = psutil.Process(run.pid).children(recursive=True)
+
+    run.send_signal(signal.SIGINT)
+
+    code, err = finished(run)
+    assert (code, last_sentence(err)) == (130, "interrupted")
+    assert workers
+    assert not psutil.wait_procs(workers, timeout=SECONDS)[1]

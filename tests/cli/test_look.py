@@ -104,7 +104,17 @@ def test_evaluate_measures_a_file(secateur, base):
     said = secateur("evaluate", base / "model.safetensors", "--data", "digits")
 
     assert said.code == 0, said.err
-    for words in ("accuracy on test", "of 360", "top-5", "40,618", "616,064", "kB", "examples"):
+    for words in (
+        "accuracy on test",
+        "of 360",
+        "top-3",
+        "top-5",
+        "worst class",
+        "40,618",
+        "616,064",
+        "kB",
+        "examples",
+    ):
         assert words in said.out
 
 
@@ -117,6 +127,22 @@ def test_evaluate_compares_pairwise(secateur, base, small):
     assert "95 % interval" in table
     assert sum(line.strip().startswith(tuple("0123456789")) for line in table.splitlines()) >= 10
     assert "parameters: 40,618 → " in table
+
+
+def test_a_comparison_has_a_page(secateur, refused, base, small, tmp_path):
+    """The page shows what the table shows; without another network, or in place of a foreign file, there is none."""
+    page = tmp_path / "page.html"
+    asked = ("evaluate", small, "--data", "digits")
+
+    said = secateur(*asked, "--against", base, "--report", page)
+
+    assert said.code == 0, said.err
+    assert f"The page: {page}" in said.out
+    assert "Only before " in said.out
+    assert "Secateur comparison" in page.read_text(encoding="utf-8")
+    assert "--against" in refused(*asked, "--report", page)
+    page.write_text("mine")
+    assert "no page of Secateur's" in refused(*asked, "--against", base, "--report", page)
 
 
 def test_a_network_does_not_differ_from_itself(secateur, base):
@@ -174,6 +200,9 @@ def test_help_lists_the_commands(secateur, monkeypatch):
         "compare",
         "watch",
         "evaluate",
+        "export",
+        "quantise",
+        "bench",
         "report",
         "load",
         "data",

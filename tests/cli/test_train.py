@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 import secateur as library
@@ -155,3 +156,41 @@ def test_run_toml_holds_what_resuming_needs(base):
     assert 'spec = "digits-net"' in text
     assert 'data = "digits"' in text
     assert json.dumps({}) in text
+
+
+def test_outputs_are_those_of_the_data(secateur, tmp_path):
+    """A network built by name has an output for each class of the data, unless an argument says otherwise."""
+    few = ("train", "secateur.networks.small:digits_net", *FEW, "--allow", "secateur")
+    data = tmp_path / "two"
+    data.mkdir()
+    for part in ("train", "test"):
+        x = np.random.default_rng(0).normal(size=(60, 1, 8, 8)).astype("float32")
+        np.savez(data / f"{part}.npz", x=x, y=np.arange(60) % 2)
+
+    said = secateur("train", "digits-net", "--data", data, "--epochs", 1, "--out", tmp_path / "net")
+    assert said.code == 0, said.err
+    asked = secateur(*few, "--arg", "classes=12", "--out", tmp_path / "asked")
+
+    assert read_description(tmp_path / "net" / "model.safetensors").origin.arguments == {"classes": 2}
+    assert asked.code == 2
+    assert "12 classes" in asked.err
+
+
+def test_a_recipe_by_name(secateur, refused, tmp_path):
+    """The settings are those of the recipe that is named, under what else is asked; a wrong name lists all."""
+    said = secateur(
+        "train", "digits-net", *FEW, "--recipe", "mobile-short", "--shift", 1, "--out", tmp_path / "net"
+    )
+
+    assert said.code == 0, said.err
+    settings = read_description(tmp_path / "net" / "model.safetensors").history[0]["settings"]
+    assert (settings["epochs"], settings["shift"], settings["augment"]) == (2, 1, "flip-shift")
+    assert settings["channels_last"]
+    wrong = refused("train", "digits-net", *FEW, "--recipe", "short", "--out", tmp_path / "other")
+    assert "'short'; there are mobile and mobile-short" in wrong
+
+
+def test_a_stem_is_for_networks_that_are_built(refused, base):
+    """A saved network has its stem already, and a wrong name lists those that there are."""
+    assert "leave --stem out" in refused("watch", base / "model.safetensors", "--stem", "cifar")
+    assert "no stem is named 'x'; there is cifar" in refused("watch", "digits-net", "--stem", "x")

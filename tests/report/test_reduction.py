@@ -49,7 +49,7 @@ def test_before_and_after_are_the_result_s(report, result):
     ):
         assert (figures.parameters, figures.macs) == (cost.parameters, cost.macs)
         assert (figures.validation.accuracy, figures.test.accuracy) == (validation.accuracy, test.accuracy)
-        assert figures.test.top_k == {5: test.top_k[5]}
+        assert figures.test.top_k == {3: test.top_k[3], 5: test.top_k[5]}
 
 
 def test_sizes_are_those_of_saved_files(report, result, net, tmp_path):

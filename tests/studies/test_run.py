@@ -6,12 +6,13 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from secateur import data
 from secateur.errors import DataError, MissingDataError, RunError, SettingsError, UnknownNetworkError
 from secateur.evaluate import evaluate
-from secateur.store import load
+from secateur.store import load, read_description
 from secateur.studies import Study, Watcher, cells_of, check, compare, results_in, verdicts, write_tables
 from secateur.studies import run as run_file
 
@@ -189,3 +190,24 @@ def test_tables_have_four_decimals(folder: Path, tmp_path: Path) -> None:
                     assert len(value.partition(".")[2]) <= 4
                 elif key.endswith(("parameters", "macs")):
                     assert "." not in value
+
+
+@pytest.mark.parametrize("network", ["digits-net", "secateur.networks.small:digits_net"])
+def test_outputs_are_those_of_the_data(small, tmp_path, network) -> None:
+    """A study's network has an output for each class of its data, whatever it has by itself, also when the run goes on."""
+    two = tmp_path / "two"
+    two.mkdir()
+    for part in ("train", "test"):
+        x = np.random.default_rng(0).normal(size=(60, 1, 8, 8)).astype("float32")
+        np.savez(two / f"{part}.npz", x=x, y=np.arange(60) % 2)
+    study = small(
+        networks=network, data=str(two), seeds=[0], train={"epochs": 1}, judge_examples=None,
+        experiment=[{"name": "q", "criterion": ["l1", "random"], "step": 0.5, "until": 0.5}],
+    )  # fmt: skip
+
+    compare(study, out=tmp_path / "run")
+    compare(study, out=tmp_path / "run", resume=True)
+
+    kept = [file for file in (tmp_path / "run").rglob("*.safetensors") if file.name == "model.safetensors"]
+    assert len(kept) == 3
+    assert {read_description(file).origin.arguments["classes"] for file in kept} == {2}

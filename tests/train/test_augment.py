@@ -1,12 +1,24 @@
 """Random changes to training examples."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import affine_transform
 
 from secateur.errors import DataError
-from secateur.train import TrainSettings, fill_of, make_augmenter, random_flip, random_shift, random_signal
+from secateur.train import (
+    TrainSettings,
+    fill_of,
+    make_augmenter,
+    random_affine,
+    random_flip,
+    random_shift,
+    random_signal,
+)
 
 
 def generator(seed=0):
@@ -51,6 +63,30 @@ def test_flip_mirrors_about_half():
     assert abs(int(mirrored) - 1000) < 5 * (2000 / 4) ** 0.5
 
 
+@settings(deadline=None)
+@given(seed=st.integers(0, 1000), size=st.sampled_from([(7, 7), (5, 9)]))
+def test_affine_takes_each_pixel_from_where_the_matrix_says(seed, size):
+    """Image by image it is SciPy's affine transform by rotation times stretch and shear, plus the shift, from the middle."""
+    images = torch.rand(3, 2, *size, generator=generator(seed), dtype=torch.float64)
+    changed = random_affine(
+        images, generator(seed), rotate=30, stretch=0.2, shear=0.3, shift=2, fill=torch.tensor([-1.0, 2.0])
+    )
+    drawn = (2 * torch.rand(6, 3, generator=generator(seed)) - 1).double().numpy()
+    middle = (np.array(size[::-1]) - 1) / 2
+    for i in range(3):
+        angle, wide, high, slant, right, down = drawn[:, i]
+        angle = angle * math.radians(30)
+        rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        matrix = rotation @ np.array([[1 + 0.2 * wide, 0.3 * slant], [0, 1 + 0.2 * high]])
+        offset = middle + 2 * np.array([right, down]) - matrix @ middle
+        for channel, fill in enumerate((-1.0, 2.0)):
+            wanted = affine_transform(
+                images[i, channel].numpy().T, matrix, offset, order=1, mode="grid-constant", cval=fill
+            ).T
+
+            assert np.abs(changed[i, channel].numpy() - wanted).max() < 1e-5
+
+
 def test_signal_changes_have_the_stated_size():
     """Noise has the stated deviation and the factor is one number a channel (tolerance 5 % of the deviation)."""
     noisy = random_signal(torch.zeros(100, 3, 200), generator(), jitter=0.5)
@@ -61,7 +97,7 @@ def test_signal_changes_have_the_stated_size():
     assert float(scaled[..., 0].std()) == pytest.approx(0.2, rel=0.05)
 
 
-@pytest.mark.parametrize("kind", ["shift", "flip-shift", "signal"])
+@pytest.mark.parametrize("kind", ["shift", "flip-shift", "affine", "signal"])
 def test_same_generator_same_change(kind):
     """Augmentation depends on the generator only, and leaves the global random state alone."""
     inputs = torch.rand(6, 2, 9) if kind == "signal" else torch.rand(6, 2, 9, 9)
@@ -82,7 +118,8 @@ def test_border_is_filled_with_the_channels_minimum_or_mean():
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape"), [("shift", (4, 10)), ("flip-shift", (4, 1, 8)), ("signal", (4, 1, 8, 8))]
+    ("kind", "shape"),
+    [("shift", (4, 10)), ("flip-shift", (4, 1, 8)), ("affine", (4, 10)), ("signal", (4, 1, 8, 8))],
 )
 def test_wrong_kind_of_data_is_refused(kind, shape):
     """Images cannot be changed as signals, nor signals as images: the error names the shape."""

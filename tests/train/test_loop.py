@@ -332,3 +332,19 @@ def test_contradictions_are_refused(digits, network):
     foreign = torch.optim.SGD(network(1).parameters(), lr=0.1)
     with pytest.raises(ModelError, match="another network"):
         fit(model, *digits, QUICK, optimizer=foreign)
+
+
+def test_channels_last_changes_the_layout_only_while_training(digits, network):
+    """Training with channels last learns the same to rounding, and the network has its own layout afterwards."""
+    nets = network(), network()
+    layouts = []
+
+    for net, last in zip(nets, (False, True), strict=True):
+        fit(
+            net, *digits, TrainSettings(epochs=1, ema=0.9, channels_last=last),
+            on_batch=lambda *_, net=net: layouts.append(net[0].weight.stride()),
+        )  # fmt: skip
+
+    assert torch.allclose(nets[0][0].weight, nets[1][0].weight, atol=1e-4)
+    assert all(parameter.is_contiguous() for parameter in nets[1].parameters())
+    assert len(set(layouts)) == 2

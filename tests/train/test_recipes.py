@@ -6,7 +6,7 @@ from secateur.data import load
 from secateur.errors import SettingsError
 from secateur.networks import build, names
 from secateur.train import fit, make_augmenter
-from secateur.train.recipes import recipe_for
+from secateur.train.recipes import RECIPES, recipe_for, recipe_named
 
 
 @pytest.mark.parametrize("network", names())
@@ -42,6 +42,26 @@ def test_an_unknown_optimiser_is_refused():
     """An optimiser that there is not is named in the error."""
     with pytest.raises(SettingsError, match="sdg"):
         recipe_for("lenet5", "mnist", optimizer="sdg")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_named_recipes_fit_photographs(name):
+    """A recipe by name is the same whatever it trains, ends at a rate of 0, and another optimiser brings its own rate."""
+    recipe = recipe_named(name)
+
+    assert recipe.schedule in ("linear", "cosine")
+    assert recipe_named(name, optimizer=recipe.optimizer) == recipe
+    assert recipe_named(name, optimizer="adam").lr == 1e-3
+
+
+def test_the_mobile_recipe_is_the_printed_one():
+    """RMSprop with momentum 0.9, batches of 64, from 1e-3 linearly to 0 over 150 epochs, stopped after 50 without a better one."""
+    found = recipe_named("mobile").model_dump()
+
+    assert {key: found[key] for key in ("optimizer", "momentum", "batch_size", "lr", "schedule")} == {
+        "optimizer": "rmsprop", "momentum": 0.9, "batch_size": 64, "lr": 1e-3, "schedule": "linear",
+    }  # fmt: skip
+    assert (found["epochs"], found["early_stopping"]) == (150, 50)
 
 
 def test_the_digits_recipe_trains_well():

@@ -28,8 +28,9 @@ def through_files(state):
         {"optimizer": "rmsprop", "lr": 0.001, "augment": "shift"},
         {"momentum": 0.0, "augment": "flip-shift", "keep": "last", "ema": 0.5},
         {"precision": "bf16", "clip": 0.5, "nesterov": True, "early_stopping": 1},
+        {"channels_last": True, "ema": 0.9},
     ],
-    ids=["sgd", "adam", "ema", "rmsprop", "plain", "bf16"],
+    ids=["sgd", "adam", "ema", "rmsprop", "plain", "bf16", "channels-last"],
 )
 @pytest.mark.parametrize("stop_at", [1, 3])
 def test_resumed_run_equals_the_uninterrupted_one(changes, stop_at, digits, network):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Annotated, Any, cast
 
 import typer
 
+from secateur.cli.bench import bench
 from secateur.cli.compare import compare
 from secateur.cli.compress import compress
 from secateur.cli.data import data
 from secateur.cli.evaluate import evaluate
+from secateur.cli.export import export
 from secateur.cli.load import load
 from secateur.cli.prune import prune
+from secateur.cli.quantise import quantise
 from secateur.cli.reduce import reduce
 from secateur.cli.report import report
 from secateur.cli.train import train
@@ -54,6 +58,19 @@ def _program(
     """Cut trained networks down to what they need, within an accuracy bound that you set."""
 
 
+def _told(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command, of which Ctrl-C is told: some versions of typer would end without a word."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
+    return run
+
+
 for _command, _in_short in (
     (train, "Train a network on data."),
     (reduce, "Cut a trained network within a bound on its accuracy."),
@@ -62,11 +79,14 @@ for _command, _in_short in (
     (compare, "Compare strategies for reduction, with statistics."),
     (watch, "Show what belongs together, and what stays and why."),
     (evaluate, "Measure a saved network, or compare two."),
+    (export, "Write a network for another runtime."),
+    (quantise, "Write a network in narrower numbers, and score the file."),
+    (bench, "Time files side by side, or widths of layers."),
     (report, "Show a reduction's report, and write it again."),
     (load, "Say what a saved network is."),
     (data, "List the data sets, or look at one."),
 ):
-    app.command(short_help=_in_short)(_command)
+    app.command(short_help=_in_short)(_told(cast("Callable[..., None]", _command)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

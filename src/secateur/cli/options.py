@@ -132,11 +132,14 @@ Allow: TypeAlias = Annotated[
 Args: TypeAlias = Annotated[
     list[str] | None, _option("An argument of the network, key=value; may be repeated.", "--arg")
 ]
+Stem: TypeAlias = Annotated[
+    str | None, _option("cifar: leave out the first two steps down in resolution, for images of 32x32.")
+]
 Epochs: TypeAlias = Annotated[int | None, _option("Passes over the training examples.")]
 Rate: TypeAlias = Annotated[float | None, _option("Learning rate at its height.", "--lr")]
 BatchSize: TypeAlias = Annotated[int | None, _option("Examples a step.")]
 Augment: TypeAlias = Annotated[
-    str | None, _option("Random changes to training examples: none, shift, flip-shift, signal.")
+    str | None, _option("Random changes to training examples: none, shift, flip-shift, affine, signal.")
 ]
 RoundTo: TypeAlias = Annotated[
     str | None,

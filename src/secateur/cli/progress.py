@@ -140,6 +140,25 @@ class PruneProgress(TrainProgress):
         )
 
 
+class BenchProgress(_Shown):
+    """A measurement: what it does just now."""
+
+    def __init__(self) -> None:
+        """Prepare to show a measurement."""
+        super().__init__()
+        self._words = ""
+
+    def step(self, words: str) -> None:
+        """Something begins."""
+        self._words = words
+        if not self._console.is_terminal:
+            self.line(f"{text.plain(words)} …")
+
+    def block(self) -> RenderableType:
+        """What it does."""
+        return Text(f"{text.plain(self._words)} …")
+
+
 class StudyProgress(_Shown, Watcher):
     """A study: the cell, its curve so far, how many are left and how long that takes."""
 

@@ -48,6 +48,26 @@ def reduce(
     inputs: Annotated[bool, typer.Option("--inputs", help="Input features may go, too.")] = False,
     attention: o.Attention = None,
     round_to: o.RoundTo = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="What the network is to run on (litert, onnx, executorch): widths suit it."),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="What it becomes there (int8, int8-only, dynamic, float16, float32): candidates are judged as such files."
+        ),
+    ] = None,
+    aim: Annotated[
+        str | None,
+        typer.Option(help="With --mode: cuts must make the file smaller (bytes) or quicker here (latency)."),
+    ] = None,
+    observer: Annotated[
+        str | None, typer.Option(help="With --mode: how ranges are found: minmax, histogram, ema.")
+    ] = None,
+    calibration: Annotated[
+        int | None, typer.Option(help="With --mode: training examples that ranges are found on (100).", min=1)
+    ] = None,
     minimum: o.Minimum = None,
     confidence: Annotated[
         float | None, typer.Option(help="How sure the bound must be (0.95); 0 takes drops as measured.")
@@ -105,6 +125,7 @@ def reduce(
     seed: o.Seed = None,
     data_seed: o.DataSeed = None,
     validation: o.Validation = None,
+    stem: o.Stem = None,
     arg: o.Args = None,
     allow: o.Allow = None,
 ) -> None:
@@ -112,6 +133,19 @@ def reduce(
     asked = o.given(**locals())  # every option by its name, for the run's record
     if distil is False:
         asked["distil"] = False  # switched off, not merely left alone
+    if mode is not None:
+        options = {"aim": aim, "observer": observer, "calibration": calibration}
+        asked["deploy"] = {"target": target or "litert", "mode": mode} | {
+            key: value for key, value in options.items() if value is not None
+        }
+    elif aim is not None or observer is not None or calibration is not None:
+        raise SettingsError(
+            "--aim, --observer and --calibration say how the file is made; say with --mode what it is to be, such as int8"
+        )
+    if target is not None and aim != "bytes":  # a file is smallest where widths are as they come
+        if round_to is not None:
+            raise SettingsError("--target and --round-to both say what widths are multiples of; give one")
+        asked["round_to"] = target
     if resume:
         _resumed(network, out, asked)
     else:
@@ -127,7 +161,9 @@ def _started(asked: Mapping[str, Any]) -> None:
         raise ModelError(f"{named} is not trained; `secateur train {named}` makes a file that can be reduced")
     splits = open_data(data, **data_options(asked))
     arguments, allow = o.arguments(asked.get("arg", ())), trusted(asked.get("allow"), data)
-    source = open_network(named, arguments=arguments, allow=allow)
+    source = open_network(
+        named, arguments=arguments, allow=allow, stem=asked.get("stem"), classes=len(splits.classes)
+    )
     settings = settings_of(source, splits.name, asked)
     noted = about(source, named=named, data=data, asked=asked)
     with kept(out, kind=KIND):

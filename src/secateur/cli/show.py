@@ -11,7 +11,7 @@ from rich.console import Console
 
 from secateur.cli.sources import allowance
 from secateur.data import Splits
-from secateur.evaluate import Evaluation, paired_drop
+from secateur.evaluate import ClassAccuracy, Evaluation, paired_drop
 from secateur.methods.judge import bound_with_room
 from secateur.methods.training import TrainResult
 from secateur.networks import origin_of
@@ -36,7 +36,9 @@ def trained(result: TrainResult, data: Splits, named: Mapping[str, Any]) -> None
         named: How the command line named the data: the options that it gave, by name.
     """
     epochs = len(result.history)
-    figures = {
+    worst = result.test.worst_class
+    figures = {} if worst is None else {"worst class": worst_class(worst)}
+    figures |= {
         "accuracy on validation": text.percent(result.validation.accuracy),
         "parameters": text.integer(result.cost.parameters),
         "MACs per example": text.integer(result.cost.macs),
@@ -65,6 +67,15 @@ def reduced(report: Report, folder: Path | None) -> None:
     if folder is not None:
         out.print(f"\nThe report: {folder / PAGE} (for programs: {folder / DOCUMENT})", soft_wrap=True)
         out.print(f"The network: {folder / 'model.safetensors'}", soft_wrap=True)
+
+
+def worst_class(worst: ClassAccuracy) -> str:
+    """The class of which least is right, with how much.
+
+    >>> worst_class(ClassAccuracy("cat", 8, 6))
+    'cat: 75.00\u202f% of 8'
+    """
+    return f"{worst.name}: {text.percent(worst.accuracy or 0.0)} of {text.integer(worst.count)}"
 
 
 def class_rows(found: Evaluation) -> list[ClassRow]:

@@ -15,12 +15,15 @@ from secateur.cli.progress import doing
 from secateur.data import Splits
 from secateur.data import load as load_data
 from secateur.errors import SettingsError, UntrustedImportError
+from secateur.export import Deployed, is_deployed, open_file
 from secateur.methods import MODEL_FILE
-from secateur.networks import Origin, build, input_shape_of, names, origin_of
+from secateur.networks import Origin, build, classes_argument, input_shape_of, names, origin_of
 from secateur.store import load, read_description
 from secateur.store.trust import MODULES, WEIGHT_OPTIONS, within
 
-_FILE_ENDINGS = frozenset({".bin", ".ckpt", ".onnx", ".pkl", ".pt", ".pth", ".safetensors", ".secateur"})
+_FILE_ENDINGS = frozenset(
+    {".bin", ".ckpt", ".onnx", ".pkl", ".pt", ".pt2", ".pte", ".pth", ".safetensors", ".secateur", ".tflite"}
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,8 @@ def open_network(
     arguments: Mapping[str, Any] | None = None,
     allow: Sequence[str] = (),
     seed: int | None = None,
+    stem: str | None = None,
+    classes: int | None = None,
 ) -> Source:
     """Build a network by its name, or read a saved one from its file or the run folder that holds it.
 
@@ -73,19 +78,30 @@ def open_network(
         arguments: The network's arguments, for one that is built.
         allow: Packages whose code a file may ask for.
         seed: Initialises a network that is built.
+        stem: The stem of one that is built; see `secateur.networks.build`.
+        classes: Outputs of one that is built, unless its arguments say otherwise or weights are fetched that fix them.
 
     Raises:
-        SettingsError: Arguments are given for a saved network.
+        SettingsError: Arguments, or a stem, are given for a saved network.
         ModelError: No such network, or it cannot be built.
         StoreError: The file cannot be used.
     """
     file = _file_named(named)
     if file is None:
+        given = {**_outputs(named, classes, arguments or {}), **(arguments or {})}
+        if stem is not None:
+            given["stem"] = stem
         with doing(f"building {named}"):
-            model = build(named, seed=seed, **(arguments or {}))
-        return Source(model, _without_weights(Origin(named, dict(arguments or {})), model))
-    if arguments:
-        raise SettingsError(f"{file} says itself how its network is built; leave --arg out")
+            model = build(named, seed=seed, **given)
+        return Source(model, _without_weights(Origin(named, given), model))
+    if is_deployed(file):
+        raise SettingsError(
+            f"{file} is a deployed file, which `secateur evaluate` measures; name the .safetensors that it was made of"
+        )
+    if arguments or stem:
+        raise SettingsError(
+            f"{file} says itself how its network is built; leave {'--arg' if arguments else '--stem'} out"
+        )
     described = read_description(file)
     with doing(f"reading {file}"):
         model = _loaded(file, described.origin, allow)
@@ -104,6 +120,20 @@ def open_network(
     )
 
 
+def _outputs(named: str, classes: int | None, arguments: Mapping[str, Any]) -> Mapping[str, int]:
+    """The argument that gives a network the outputs that the data ask for, unless something else decides on them.
+
+    >>> _outputs("timm:vgg11", 10, {}), _outputs("timm:vgg11", 10, {"num_classes": 5}), _outputs("lenet5", None, {})
+    ({'num_classes': 10}, {}, {})
+    """
+    if (
+        classes is None or arguments.get("weights") is not None
+    ):  # torchvision's weights come with their outputs
+        return {}
+    wanted = classes_argument(named, classes=classes)
+    return {} if arguments.keys() & {"classes", "num_classes"} else wanted
+
+
 def _loaded(file: Path, origin: Origin | None, allow: Sequence[str]) -> nn.Module:
     try:
         return load(file, allow=allow)
@@ -115,6 +145,15 @@ def _loaded(file: Path, origin: Origin | None, allow: Sequence[str]) -> nn.Modul
         raise UntrustedImportError(
             f"{file} asks for code from {spec!r}, and {package!r} is not trusted; if you trust it, add --allow {package}"
         ) from error
+
+
+def open_deployed(named: str, *, allow: Sequence[str] = ()) -> Deployed | None:
+    """Open a deployed file with its own runtime; None for a name that is not of one."""
+    file = Path(named)
+    if not is_deployed(file):
+        return None
+    with doing(f"reading {file}"):
+        return open_file(file, allow=allow)
 
 
 def open_example(named: str) -> tuple[Any, tuple[int, ...]]:

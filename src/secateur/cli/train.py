@@ -16,7 +16,7 @@ from secateur.cli.sources import data_options, open_data, open_network, trusted
 from secateur.methods.training import KIND, started_in
 from secateur.methods.training import train as train_in
 from secateur.train import TrainSettings
-from secateur.train.recipes import recipe_for
+from secateur.train.recipes import recipe_for, recipe_named
 
 _OFF_AT_ZERO = ("clip", "early_stopping", "ema")
 
@@ -28,6 +28,9 @@ def train(
     out: o.Out = None,
     resume: o.Resume = False,
     data_dir: o.DataDir = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Start from the settings of this name, such as mobile or mobile-short.")
+    ] = None,
     epochs: o.Epochs = None,
     lr: o.Rate = None,
     batch_size: o.BatchSize = None,
@@ -49,11 +52,14 @@ def train(
     seed: o.Seed = None,
     data_seed: o.DataSeed = None,
     validation: o.Validation = None,
+    stem: o.Stem = None,
     arg: o.Args = None,
     allow: o.Allow = None,
 ) -> None:
     """Train a network on data; without options, by a recipe that suits the pair."""
     asked = o.given(**locals())  # every option by its name, for the run's record
+    if recipe is not None:
+        recipe_named(recipe)  # a wrong name is refused before anything is read
     if resume:
         _resumed(network, out, asked)
     else:
@@ -68,6 +74,8 @@ def _started(asked: Mapping[str, Any]) -> None:
         arguments=o.arguments(asked.get("arg", ())),
         allow=trusted(asked.get("allow"), data),
         seed=asked.get("seed", 0),
+        stem=asked.get("stem"),
+        classes=len(splits.classes),
     )
     settings = _settings(source.origin.spec, splits.name, asked)
     noted = about(source, named=named, data=data, asked=asked)
@@ -94,8 +102,12 @@ def _resumed(network: str | None, out: Path | None, asked: Mapping[str, Any]) ->
 
 
 def _settings(network: str, data: str, asked: Mapping[str, Any]) -> TrainSettings:
-    """The pair's recipe with what was asked."""
-    recipe = recipe_for(network, data, optimizer=asked.get("optimizer"))
+    """The pair's recipe, or the one that was named, with what was asked."""
+    optimizer = asked.get("optimizer")
+    if "recipe" in asked:
+        recipe = recipe_named(asked["recipe"], optimizer=optimizer)
+    else:
+        recipe = recipe_for(network, data, optimizer=optimizer)
     changes = {key: value for key, value in asked.items() if key in TrainSettings.model_fields}
     changes |= {key: None for key in _OFF_AT_ZERO if changes.get(key) == 0}
     if changes.get("momentum") == 0:

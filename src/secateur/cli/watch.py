@@ -60,6 +60,7 @@ def watch(
         Path | None, typer.Option(metavar="FILE", help="Draw it on a page of its own.", show_default=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
+    stem: o.Stem = None,
     arg: o.Args = None,
     allow: o.Allow = None,
 ) -> None:
@@ -72,7 +73,7 @@ def watch(
         raise SettingsError("--input-shape and --example both say what the network takes; give one")
     if html is not None:
         check_place(html)
-    source = open_network(network, arguments=o.arguments(arg or ()), allow=allow or ())
+    source = open_network(network, arguments=o.arguments(arg or ()), allow=allow or (), stem=stem)
     if example:
         given, shape = open_example(example)
     else:

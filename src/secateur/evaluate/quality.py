@@ -47,6 +47,7 @@ class Evaluation:
         conditions: What the numbers depend on: device, number format, batch size, threads, torch version.
         correct: Which examples were right, bool ``[count]``, in the order of the data. Not serialised.
         targets: The labels, int64 ``[count]``. Not serialised.
+        predicted: The class with the highest output, int64 ``[count]``. Not serialised.
     """
 
     accuracy: float
@@ -57,6 +58,15 @@ class Evaluation:
     conditions: Mapping[str, Any]
     correct: Tensor = field(repr=False)
     targets: Tensor = field(repr=False)
+    predicted: Tensor = field(repr=False)
+
+    @property
+    def worst_class(self) -> ClassAccuracy | None:
+        """The class of which least is right, the first of equals; None where all are equally good."""
+        known = [one for one in self.per_class if one.count]
+        worst = min(known, key=lambda one: one.correct / one.count)
+        best = max(one.correct / one.count for one in known)
+        return worst if worst.correct / worst.count < best else None
 
     @property
     def error(self) -> float:
@@ -85,7 +95,7 @@ def evaluate(
     batch_size: int = 512,
     device: torch.device | str | None = None,
     classes: Sequence[str] = (),
-    top_k: Sequence[int] = (1, 5),
+    top_k: Sequence[int] = (1, 3, 5),
 ) -> Evaluation:
     """Run a classifier over examples and count what it gets right.
 
@@ -133,7 +143,8 @@ def evaluate(
         raise ModelError("the network's outputs are not all finite; check its weights and the data's values")
     targets = split.targets.cpu().long()
     ranks = answers.topk(min(max(top_k, default=1), width), dim=1).indices == targets[:, None]
-    correct = answers.argmax(dim=1) == targets
+    predicted = answers.argmax(dim=1)
+    correct = predicted == targets
     return Evaluation(
         accuracy=_percent(correct),
         top_k={
@@ -147,6 +158,7 @@ def evaluate(
         conditions=_conditions(model, where, batch_size=batch_size, count=len(targets)),
         correct=correct,
         targets=targets,
+        predicted=predicted,
     )
 
 

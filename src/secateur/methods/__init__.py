@@ -8,6 +8,7 @@ from secateur.methods.deep_compression import (
     LayerBits,
     deep_compression,
 )
+from secateur.methods.deployment import Deployment
 from secateur.methods.factor_within import FactorResult, RankTrial, factor_within
 from secateur.methods.gradual import (
     PRUNE,
@@ -40,6 +41,7 @@ __all__ = [
     "CompressResult",
     "CompressSettings",
     "CutRecord",
+    "Deployment",
     "FactorResult",
     "GradualResult",
     "GradualSettings",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from secateur._files import TEMPORARY_SUFFIX
 from secateur.store import RunFolder
-from secateur.store.atomic import TEMPORARY_SUFFIX
 from secateur.store.snapshots import Snapshots
 from secateur.train import EpochRecord, TrainState
 

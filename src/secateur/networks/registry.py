@@ -17,6 +17,7 @@ from torch import nn
 from secateur.errors import ModelError, SecateurError, UnknownNetworkError
 from secateur.networks import lenet, resnet, small
 from secateur.networks.origin import JSON, Origin, set_origin
+from secateur.networks.stem import check_stem, use_stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 )
 """The networks that this library defines, by name."""
 
+ZOO_CLASSES = 1000
+"""Outputs of the networks of torchvision and timm where nothing is said: the classes of ImageNet."""
+
 
 def names() -> tuple[str, ...]:
     """The names of the registered networks, sorted.
@@ -54,7 +58,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(ARCHITECTURES))
 
 
-def build(spec: str, *, seed: int | None = None, **arguments: JSON) -> nn.Module:
+def build(spec: str, *, seed: int | None = None, stem: JSON = None, **arguments: JSON) -> nn.Module:
     """Build a network by name, freshly initialised, and record on it how to build it again.
 
     Args:
@@ -62,6 +66,9 @@ def build(spec: str, *, seed: int | None = None, **arguments: JSON) -> nn.Module
             own code, which is imported and called.
         seed: Makes the initialisation the same every time and leaves PyTorch's global random state as it was. None
             draws from the global random state. Only what PyTorch's CPU generator draws is covered.
+        stem: `cifar` leaves out the first two steps down in resolution, by strides of 1, so that a network made for large
+            photographs keeps 4x4 positions of an image of 32x32; its parameters are the same. None builds it as it is. A
+            factory of yours that takes an argument of that name is given it.
         arguments: Keyword arguments of the network (`classes=26`, `num_classes=10`, ...); JSON values only.
 
     Returns:
@@ -76,11 +83,50 @@ def build(spec: str, *, seed: int | None = None, **arguments: JSON) -> nn.Module
         >>> net.out
         Linear(in_features=84, out_features=26, bias=True)
     """
-    origin = Origin(spec, dict(arguments))
+    if stem is not None and "stem" in _parameters(spec):
+        arguments, stem = {**arguments, "stem": stem}, None
+    if stem is not None:
+        check_stem(stem)
+    origin = Origin(spec, dict(arguments) if stem is None else {"stem": stem, **arguments})
     with nullcontext() if seed is None else _seeded(seed):
         model = _construct(spec, arguments)
+    if stem is not None:
+        use_stem(model, str(stem))
     set_origin(model, origin)
     return model
+
+
+def classes_argument(spec: str, *, classes: int) -> Mapping[str, int]:
+    """The argument with which `build` gives a network so many outputs; empty where it has as many, or it is not known.
+
+    Args:
+        spec: As for `build`.
+        classes: Outputs that are wanted.
+
+    Raises:
+        UnknownNetworkError: No network has that name.
+        ModelError: Importing the network's module failed.
+
+    Example:
+        >>> classes_argument("timm:mobilenetv2_100", classes=10), classes_argument("lenet5", classes=10)
+        ({'num_classes': 10}, {})
+    """
+    if spec.startswith(("timm:", "torchvision:")):
+        return {} if classes == ZOO_CLASSES else {"num_classes": classes}
+    known = _parameters(spec)
+    named = [name for name in ("classes", "num_classes") if name in known]
+    return {} if not named or known[named[0]].default == classes else {named[0]: classes}
+
+
+def _parameters(spec: str) -> Mapping[str, inspect.Parameter]:
+    """What the factory of a registered network, or one of the user's, takes."""
+    if spec.startswith(("timm:", "torchvision:")):
+        return {}
+    factory = _user_factory(spec) if ":" in spec else _registered(spec).factory
+    try:
+        return inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # some built-in callables have none
+        return {}
 
 
 def input_shape_of(spec: str) -> tuple[int, ...] | None:

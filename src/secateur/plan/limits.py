@@ -11,12 +11,13 @@ from secateur.channels import Channels, Constraints
 from secateur.errors import SettingsError
 
 GRAINS: Final[Mapping[str, int]] = MappingProxyType(
-    {"executorch": 16, "litert": 16, "onnxruntime": 16, "openvino": 16, "xnnpack": 16}
+    {"executorch": 16, "litert": 16, "onnx": 16, "onnxruntime": 16, "openvino": 16, "xnnpack": 16}
 )
 """By export target: the step in which its time grows with a layer's width (one 512-bit register of floats).
 
 Measured on x86 with AVX-512 for LiteRT's XNNPACK, ONNX Runtime and OpenVINO; ExecuTorch runs on XNNPACK, too. A width of 33
-costs about as much as 48.
+costs about as much as 48, and ONNX Runtime takes two to three times as long where a width is no multiple of 4. What it is on
+another machine, `secateur.evaluate.staircase` (``secateur bench --widths``) measures.
 """
 
 RoundTo: TypeAlias = int | str | Mapping[str, int | str]

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from secateur.report.document import ClassChange, FixedAxis, Iteration, Report
+from secateur.report.document import FixedAxis, Iteration, Report
 from secateur.report.text import percent, short
+from secateur.report.values import ClassChange
 
 _LOG_FROM: Final = 6.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
@@ -226,9 +227,9 @@ class ClassChart:
     ticks: tuple[tuple[float, str], ...]
 
 
-def classes(report: Report) -> ClassChart:
+def classes(changes: Sequence[ClassChange]) -> ClassChart:
     """Each class's change, the least favourable first."""
-    ordered = sorted(report.classes, key=lambda one: one.change)
+    ordered = sorted(changes, key=lambda one: one.change)
     ends = [0.0, *(one.low for one in ordered), *(one.high for one in ordered)]
     span = max(max(ends) - min(ends), 1.0)
     axis = Axis(min(ends) - span * _PAD, max(ends) + span * _PAD)

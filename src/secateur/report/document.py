@@ -10,38 +10,23 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Self, cast
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, JsonValue, ValidationError, model_validator
 
 from secateur.errors import FileFormatError
+from secateur.report.values import (
+    Accuracy,
+    ClassChange,
+    Confidence,
+    Confusion,
+    Count,
+    Identified,
+    Percent,
+    Value,
+    fell_most,
+)
 
 FORMAT: Final = "secateur.report"
 VERSION: Final = 1
-
-Percent = Annotated[float, Field(ge=0, le=100)]
-Count = Annotated[int, Field(ge=0)]
-Confidence = Annotated[float, Field(gt=0.5, lt=1)]
-
-
-class Value(BaseModel):
-    """A frozen value that refuses unknown fields and numbers that are not finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Accuracy(Value):
-    """What one network reached on one split.
-
-    Attributes:
-        accuracy: Share of examples that were classified correctly, in percent.
-        count: Number of examples.
-        top_k: k to the share of examples whose class was among the k likeliest, in percent.
-        loss: Mean loss, or None where it was not finite.
-    """
-
-    accuracy: Percent
-    count: Annotated[int, Field(gt=0)]
-    top_k: Mapping[int, Percent] = {}
-    loss: float | None = None
 
 
 class Figures(Value):
@@ -279,18 +264,6 @@ class Iteration(Value):
     seconds: Annotated[float, Field(ge=0)]
 
 
-class ClassChange(Value):
-    """How one class fared: its accuracy before and after in percent, the change and its limits in points."""
-
-    name: str
-    count: Annotated[int, Field(gt=0)]
-    before: Percent
-    after: Percent
-    change: float
-    low: float
-    high: float
-
-
 class OutputFile(Value):
     """A file that the reduction wrote, and what it is for."""
 
@@ -319,7 +292,9 @@ class Report(Value):
         unknown_ops: Operators without a rule, and how often each was met.
         iterations: Every candidate, in order.
         classes: How each class fared, on ``classes_split``.
-        classes_split: The split of which ``classes`` speaks.
+        classes_split: The split of which ``classes``, ``confusions`` and ``identified`` speak.
+        confusions: Pairs of classes that are mistaken for each other more often than before, the worst first.
+        identified: The examples that only one of the two networks gets right; None where they were not looked for.
         conditions: What else the numbers depend on: commit, versions, machine, threads, seconds, command.
         files: What was written.
         notes: Remarks for the reader.
@@ -342,6 +317,8 @@ class Report(Value):
     iterations: tuple[Iteration, ...] = ()
     classes: tuple[ClassChange, ...] = ()
     classes_split: str = "validation"
+    confusions: tuple[Confusion, ...] = ()
+    identified: Identified | None = None
     conditions: Mapping[str, JsonValue] = {}
     files: tuple[OutputFile, ...] = ()
     notes: tuple[str, ...] = ()
@@ -366,8 +343,7 @@ class Report(Value):
     @property
     def worst_class(self) -> ClassChange | None:
         """The class whose accuracy fell most, the first of equals; None where none fell."""
-        fallen = [one for one in self.classes if one.change < 0]
-        return min(fallen, key=lambda one: one.change, default=None)
+        return fell_most(self.classes)
 
     @property
     def unchanged(self) -> bool:

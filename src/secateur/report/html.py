@@ -40,7 +40,7 @@ def render(report: Report) -> str:
         "how_to_read": text.how_to_read(report),
         "panels": charts.panels(report),
         "iteration_ticks": charts.iteration_ticks(report),
-        "classes": charts.classes(report),
+        "classes": charts.classes(report.classes),
         "classes_shown": _CLASSES_SHOWN,
         "fixed": charts.fixed_by_reason(report.fixed),
         "widest": max((layer.width_before for layer in report.layers), default=0),

@@ -15,7 +15,7 @@ from torch import nn
 from secateur.cost import Cost
 from secateur.data import Splits
 from secateur.errors import SettingsError
-from secateur.evaluate import Drop, Evaluation, class_changes
+from secateur.evaluate import Drop, Evaluation
 from secateur.methods import MODEL_FILE, ReduceResult, Step
 from secateur.networks import origin_of
 from secateur.report.conditions import here
@@ -23,7 +23,6 @@ from secateur.report.document import (
     Accuracy,
     Bound,
     Change,
-    ClassChange,
     Data,
     Figures,
     FixedAxis,
@@ -34,6 +33,7 @@ from secateur.report.document import (
     Report,
     in_points,
 )
+from secateur.report.examples import changes_of, confusions_of, identified_of
 from secateur.report.html import write
 from secateur.store.model_file import write_model
 
@@ -105,10 +105,12 @@ def report_of(
         fixed=_fixed(result),
         unknown_ops=dict(result.channels.unknown_ops),
         iterations=tuple(_iteration(step) for step in result.history),
-        classes=_classes(result, data),
+        classes=changes_of(result.test_before, result.test_after, data.test.groups),
         classes_split="test",
+        confusions=confusions_of(result.test_before, result.test_after),
+        identified=identified_of(result.test_before, result.test_after, data.test),
         conditions=_conditions(result, command),
-        files=_files(result.folder),
+        files=_files(result),
         notes=(*result.notes, *result.channels.notes, *notes),
     )
 
@@ -230,21 +232,6 @@ def _iteration(step: Step) -> Iteration:
     )
 
 
-def _classes(result: ReduceResult, data: Splits) -> tuple[ClassChange, ...]:
-    return tuple(
-        ClassChange(
-            name=one.name,
-            count=one.count,
-            before=one.before,
-            after=one.after,
-            change=one.points,
-            low=one.low,
-            high=one.high,
-        )
-        for one in class_changes(result.test_before, result.test_after, groups=data.test.groups)
-    )
-
-
 def _conditions(result: ReduceResult, command: str) -> dict[str, JsonValue]:
     found = here() | {
         "device": str(result.test_after.conditions["device"]),
@@ -253,10 +240,14 @@ def _conditions(result: ReduceResult, command: str) -> dict[str, JsonValue]:
     return found | ({"command": command} if command else {})
 
 
-def _files(folder: Path | None) -> tuple[OutputFile, ...]:
+def _files(result: ReduceResult) -> tuple[OutputFile, ...]:
+    folder, deploy = result.folder, result.settings.deploy
     if folder is None:
         return ()
-    present = [(name, what) for name, what in _FILES.items() if (folder / name).is_file()]
+    deployed = (
+        {} if deploy is None else {deploy.file_name: f"what is deployed: {deploy.mode} for {deploy.target}"}
+    )
+    present = [(name, what) for name, what in (_FILES | deployed).items() if (folder / name).is_file()]
     return tuple(
         OutputFile(name=name, what=what, bytes=(folder / name).stat().st_size) for name, what in present
     )

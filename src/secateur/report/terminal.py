@@ -19,8 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from secateur.report import charts, text
-from secateur.report.document import Accuracy, ClassChange, FixedAxis, Report
+from secateur.report.document import FixedAxis, Report
 from secateur.report.text import plain as _plain
+from secateur.report.values import Accuracy, ClassChange, Confusion, Identified
 
 _BAR: Final = 14
 _SHOWN: Final = 12
@@ -96,8 +97,10 @@ def summary(report: Report) -> RenderableType:
     if report.layers:
         parts += [Text(), _layers(report)]
     worst = report.worst_class
-    if worst is not None:
-        parts += [Text(), Text(_worst(worst, report.classes_split))]
+    if report.classes:
+        parts += [Text(), Text(worst_line(worst, report.classes_split))]
+    if report.identified is not None:
+        parts.append(Text(differences_line(report.identified, report.confusions)))
     parts += [Text(), Text(_plain(report.bound.statement))]
     if report.files:
         parts += [Text(), _files(report)]
@@ -173,6 +176,9 @@ def evaluation(
     lines |= {f"top-{k}": text.percent(value) for k, value in sorted(accuracy.top_k.items())}
     if accuracy.loss is not None:
         lines["loss"] = f"{accuracy.loss:.4f}"
+    if classes:
+        worst = min(classes, key=lambda one: one.accuracy)
+        lines["worst class"] = f"{worst.name}: {text.percent(worst.accuracy)} of {text.integer(worst.count)}"
     lines |= dict(figures or {})
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
@@ -235,12 +241,36 @@ def _layers(report: Report) -> Table:
     return table
 
 
-def _worst(worst: ClassChange, split: str) -> str:
-    """The class that lost most, in a sentence."""
+def worst_line(worst: ClassChange | None, split: str) -> str:
+    """The class that lost most, in a sentence; None where none fell.
+
+    >>> worst_line(None, "test")
+    'No class fell on test.'
+    """
+    if worst is None:
+        return f"No class fell on {split}."
     return (
         f"Least favoured class on {split}: {_plain(worst.name)}, {text.percent(worst.before)} before and "
         f"{text.percent(worst.after)} after ({text.points(worst.change)} points, limits {text.points(worst.low)} to "
         f"{text.points(worst.high)}, {text.integer(worst.count)} examples)."
+    )
+
+
+def differences_line(found: Identified, confusions: Sequence[Confusion]) -> str:
+    """How many examples only one of two networks gets right, and the confusion that grew most.
+
+    >>> differences_line(Identified(lost=3, gained=1), [Confusion(true="4", predicted="9", count=100, before=1, after=4)])
+    'Only before 3 examples are right, only after 1; the confusion that grew most: 4 taken for 9, 1 → 4 of 100.'
+    """
+    example = "example is" if found.lost == 1 else "examples are"
+    line = f"Only before {text.integer(found.lost)} {example} right, only after {text.integer(found.gained)}"
+    if not confusions:
+        return f"{line}."
+    first = confusions[0]
+    counts = f"{text.integer(first.before)} → {text.integer(first.after)} of {text.integer(first.count)}"
+    return (
+        f"{line}; the confusion that grew most: {_plain(first.true)} taken for {_plain(first.predicted)},"
+        f" {counts}."
     )
 
 

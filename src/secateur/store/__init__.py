@@ -1,6 +1,6 @@
 """Files: reduced networks, run folders with journal and snapshots. Tensors and JSON, never pickle."""
 
-from secateur.store.atomic import write_atomic as write_atomic
+from secateur._files import write_atomic as write_atomic
 from secateur.store.masks_file import load_masks as load_masks
 from secateur.store.masks_file import save_masks as save_masks
 from secateur.store.model_file import FactoryNeededWarning as FactoryNeededWarning

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field, JsonValue, ValidationError
 from torch import Tensor
 
+from secateur._files import write_atomic
 from secateur.errors import FileFormatError, StoreError
-from secateur.store.atomic import write_atomic
 from secateur.store.documents import canonical_json
 from secateur.store.records import Count, Strict, first_problem
 from secateur.store.streams import Coder, StreamDocument, pack, unpack

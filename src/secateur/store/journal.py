@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from secateur._files import sync_folder, write_all, write_failure
 from secateur.errors import RunError
-from secateur.store.atomic import sync_folder, write_all, write_failure
 from secateur.store.documents import canonical_json
 
 

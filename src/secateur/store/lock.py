@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+from secateur._files import write_all
 from secateur.errors import RunError
-from secateur.store.atomic import write_all
 
 if sys.platform != "win32":
     import fcntl

@@ -11,8 +11,8 @@ from typing import Any, Self
 from pydantic import ValidationError
 from torch import Tensor
 
+from secateur._files import TEMPORARY_SUFFIX, sync_folder, write_atomic
 from secateur.errors import RunError, StoreError
-from secateur.store.atomic import TEMPORARY_SUFFIX, sync_folder, write_atomic
 from secateur.store.documents import to_toml
 from secateur.store.journal import Journal
 from secateur.store.lock import Lock

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, ValidationError
 from torch import Tensor
 
+from secateur._files import sync_folder
 from secateur.errors import FileFormatError, RunError, SettingsError
-from secateur.store.atomic import sync_folder
 from secateur.store.records import Strict, first_problem
 from secateur.store.tensor_file import TensorFile, fingerprints, read_header, write_tensors
 

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from secateur._files import write_atomic
 from secateur.errors import FileFormatError, ModelError, StoreError
-from secateur.store.atomic import write_atomic
 from secateur.store.documents import canonical_json
 
 KEY = "secateur"

@@ -14,7 +14,7 @@ from secateur.errors import NothingToCutError, SettingsError
 from secateur.evaluate import evaluate
 from secateur.methods.protocol import NETWORK, OBS, Granularity
 from secateur.methods.steps import scopes_of
-from secateur.networks import build
+from secateur.networks import build, classes_argument
 from secateur.studies.study import Experiment, Study
 
 
@@ -83,7 +83,7 @@ def _check_criteria(experiment: Experiment) -> None:
 def _layers(network: str, name: str, data: Splits, wanted: Collection[Granularity]) -> dict[str, list[str]]:
     """The layers that a scope may name at each granularity, of a network that takes the data."""
     with about(f"network {network!r}"):
-        model = build(network, seed=0)
+        model = build(network, seed=0, **classes_argument(network, classes=len(data.classes)))
     with about(f"network {network!r} on data {name!r}"):
         evaluate(model, data.validation.take(1), classes=data.classes)
         return {granularity: scopes_of(model, data, granularity) for granularity in wanted}

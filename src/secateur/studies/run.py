@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from secateur.evaluate import evaluate
 from secateur.methods import MODEL_FILE, Point, stepwise, train
 from secateur.methods.seeds import seed_for
 from secateur.methods.stepwise import StepwiseResult, fresh, fresh_masked
-from secateur.networks import build
+from secateur.networks import build, classes_argument
 from secateur.scale import Workers
 from secateur.store import RunFolder, load, read_description, save, save_masks
 from secateur.studies.cells import Cell
@@ -306,7 +306,7 @@ class _Runner:
             self.watcher.training(cell)
             started = (path / "run.toml").exists()
             train(
-                build(cell.network, seed=cell.seed),
+                _built(cell.network, self.data[cell.data], seed=cell.seed),
                 self.data[cell.data],
                 None if started else cell.training,
                 out=path,
@@ -314,7 +314,7 @@ class _Runner:
                 resume=started,
                 on_epoch=self.watcher.epoch,
             )
-        model = load(file, factory=None if ":" not in cell.network else lambda: build(cell.network))
+        model = load(file, factory=partial(build, cell.network) if ":" in cell.network else None)
         found: Any = read_description(file).evaluation
         self._base = cell.base_key, model.eval(), found
         return model, found
@@ -353,6 +353,11 @@ def _of(model: nn.Module, data: Splits, point: Point, name: str = "kept") -> dic
     }
 
 
+def _built(network: str, data: Splits, *, seed: int) -> nn.Module:
+    """A new network with an output for each class of the data."""
+    return build(network, seed=seed, **classes_argument(network, classes=len(data.classes)))
+
+
 def _from_scratch(
     cell: Cell, kept: nn.Module, masks: Masks | None, data: Splits, point: Point
 ) -> dict[str, float]:
@@ -361,7 +366,7 @@ def _from_scratch(
     epochs = cell.training.epochs + -(-seen // len(data.train))
 
     def anew() -> nn.Module:
-        return build(cell.network, seed=seed_for(cell.seed, "scratch") % 2**31)
+        return _built(cell.network, data, seed=seed_for(cell.seed, "scratch") % 2**31)
 
     model = fresh(kept, anew, data.train.inputs[:1]) if masks is None else fresh_masked(anew, masks)
     fit(

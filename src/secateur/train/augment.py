@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from secateur.errors import DataError
@@ -16,6 +19,9 @@ Augmenter: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 
 SCALE = 0.1
 JITTER = 0.05
+ROTATE = 12.0
+STRETCH = 0.1
+SHEAR = 0.1
 
 
 def random_shift(
@@ -79,6 +85,60 @@ def _mirrored(count: int, generator: torch.Generator) -> Tensor:
 
 def _flipped(images: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen.to(images.device), images.flip(-1), images)
+
+
+def random_affine(
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    rotate: float = ROTATE,
+    stretch: float = STRETCH,
+    shear: float = SHEAR,
+    shift: float = 0.0,
+    fill: Tensor | float = 0.0,
+) -> Tensor:
+    r"""Rotate, stretch, shear and move each image a little, interpolating between pixels.
+
+    A pixel at :math:`p`, counted from the middle, takes the value that was at :math:`R(\theta)\,S\,p + t`, with R a
+    rotation, :math:`S = \begin{pmatrix} s_x & h \\ 0 & s_y \end{pmatrix}` and t a shift; every number is drawn evenly.
+
+    Args:
+        images: ``[n, channels, height, width]``.
+        generator: Draws the changes (on the processor, so that every device gets the same).
+        rotate: Largest angle in degrees, to either side.
+        stretch: Largest departure of :math:`s_x` and :math:`s_y` from 1.
+        shear: Largest :math:`h`.
+        shift: Largest shift along either axis, in pixels.
+        fill: What comes in from outside: one number, or one per channel.
+
+    Returns:
+        The changed images, same shape.
+
+    Example:
+        >>> ones = torch.ones(2, 1, 4, 4)
+        >>> same = random_affine(ones, torch.Generator(), rotate=0, stretch=0, shear=0)
+        >>> torch.equal(same, ones)
+        True
+
+    Source:
+        Simard et al. 2003, Best practices for convolutional neural networks (affine distortions of digits).
+    """
+    count, _, height, width = images.shape
+    angle, wide, high, slant, right, down = 2 * torch.rand(6, count, generator=generator) - 1
+    angle = angle * math.radians(rotate)
+    wide, high, slant = 1 + stretch * wide, 1 + stretch * high, shear * slant
+    cosine, sine = angle.cos(), angle.sin()
+    # grid_sample counts both axes from -1 to 1, so what mixes them is scaled by the image's shape
+    rows = (
+        torch.stack(
+            [cosine * wide, (cosine * slant - sine * high) * height / width, 2 * shift * right / width]
+        ),
+        torch.stack([sine * wide * width / height, sine * slant + cosine * high, 2 * shift * down / height]),
+    )
+    matrices = torch.stack(rows).permute(2, 0, 1).to(images)
+    border = torch.as_tensor(fill, dtype=images.dtype, device=images.device).reshape(1, -1, 1, 1)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images - border, grid, align_corners=False) + border
 
 
 def random_signal(
@@ -195,4 +255,6 @@ def make_augmenter(settings: TrainSettings, inputs: Tensor) -> Augmenter | None:
     if settings.augment == "signal":
         return random_signal
     fill = fill_of(inputs, settings.shift_fill)
+    if settings.augment == "affine":
+        return partial(random_affine, shift=settings.shift, fill=fill)
     return Moves(settings.shift, fill, flip=settings.augment == "flip-shift")

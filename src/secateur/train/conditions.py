@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -104,3 +104,25 @@ def check_finite(losses: list[Tensor], *, epoch: int, first_step: int, lr: float
             f"the loss is not finite in epoch {epoch}, step {step} (learning rate {lr:g}); "
             "lower the learning rate or set clip"
         )
+
+
+@contextmanager
+def channels_last(model: nn.Module) -> Generator[None]:
+    """Hold the weights of 2-D convolutions with their channels last for a while; each gets its own layout back.
+
+    Example:
+        >>> net = nn.Conv2d(2, 3, 3)
+        >>> with channels_last(net):
+        ...     net.weight.stride()
+        (18, 1, 6, 2)
+        >>> net.weight.is_contiguous()
+        True
+    """
+    before = [(parameter, parameter.is_contiguous()) for parameter in model.parameters()]
+    cast("Any", model).to(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        for parameter, contiguous in before:
+            if contiguous:
+                parameter.data = parameter.data.contiguous()

@@ -21,6 +21,7 @@ from secateur.train.attention import Attention
 from secateur.train.augment import Moves, make_augmenter
 from secateur.train.conditions import (
     batches,
+    channels_last,
     check_finite,
     check_options,
     check_owner,
@@ -135,14 +136,16 @@ def fit(
     classes = check_split(model, train, "training", device=where)
     if validation is not None:
         check_split(model, validation, "validation", device=where)
-    run = Run(
-        model, train, validation, settings, seed=seed, optimizer=optimizer, device=where, penalty=penalty
-    )
-    run.on_batch, run.masks = on_batch, masks
-    run.set_teacher(teacher, teacher_answers, classes=classes)
-    if state is not None:
-        run.load(state)
     with ExitStack() as modes:
+        if settings.channels_last:
+            modes.enter_context(channels_last(model))
+        run = Run(
+            model, train, validation, settings, seed=seed, optimizer=optimizer, device=where, penalty=penalty
+        )
+        run.on_batch, run.masks = on_batch, masks
+        run.set_teacher(teacher, teacher_answers, classes=classes)
+        if state is not None:
+            run.load(state)
         if run.attention is not None:
             modes.enter_context(run.attention.listening())
         modes.enter_context(mode(model, training=True))

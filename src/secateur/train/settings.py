@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from secateur._options import Written, sentence
 from secateur.errors import SettingsError
 
-Augment = Literal["none", "shift", "flip-shift", "signal"]
+Augment = Literal["none", "shift", "flip-shift", "affine", "signal"]
 """What is varied in the training examples; see ``secateur.train.augment``."""
 
 
@@ -42,9 +42,11 @@ class TrainSettings(Written):
         attention_layers: The layers that are compared, by the names of their modules in both networks; they give channels with
             positions. How many channels they have does not matter.
         augment: Random changes to the training examples.
-        shift: Pixels by which ``shift`` and ``flip-shift`` move at most.
+        shift: Pixels by which ``shift``, ``flip-shift`` and ``affine`` move at most.
         shift_fill: What fills the border: each channel's ``minimum`` over the training examples or its ``mean``.
         clip: Largest norm of all gradients together.
+        channels_last: Hold the weights of 2-D convolutions with their channels last while training, which is quicker where
+            convolutions are depthwise; afterwards they are as they were.
 
     Raises:
         SettingsError: An option is unknown, out of its range, or contradicts another.
@@ -59,7 +61,9 @@ class TrainSettings(Written):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    written_if_used: ClassVar[frozenset[str]] = frozenset({"attention_weight", "attention_layers", "lr_end"})
+    written_if_used: ClassVar[frozenset[str]] = frozenset(
+        {"attention_weight", "attention_layers", "channels_last", "lr_end"}
+    )
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=128, ge=1)
@@ -84,6 +88,7 @@ class TrainSettings(Written):
     shift: int = Field(default=2, ge=1)
     shift_fill: Literal["minimum", "mean"] = "minimum"
     clip: float | None = Field(default=None, gt=0)
+    channels_last: bool = False
 
     if not TYPE_CHECKING:  # type checkers see the signature that pydantic derives from the fields
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from secateur._files import write_atomic
 from secateur.errors import StoreError
-from secateur.store.atomic import write_atomic
 
 
 def names_in(folder):
@@ -87,7 +87,7 @@ SHORT_WRITE = """
 import resource, sys
 from pathlib import Path
 from secateur.errors import StoreError
-from secateur.store.atomic import write_atomic
+from secateur._files import write_atomic
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     write_atomic(Path(sys.argv[1]), [bytes(150_000)], size=150_000)

@@ -1,0 +1,184 @@
+"""What `secateur quantise` does with a network before its file is written: prepare it, train it, find who loses."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from rich.table import Table
+from torch import Tensor, nn
+
+from secateur.cli.progress import TrainProgress, doing
+from secateur.cli.sources import Source
+from secateur.data import Splits
+from secateur.errors import SettingsError
+from secateur.evaluate import evaluate
+from secateur.export import export, open_file, suffix_of
+from secateur.quantise import Observer, Prepared, Simulated, blame, prepare, simulate, train_aware
+from secateur.report import text
+from secateur.train import TrainSettings
+from secateur.train.recipes import recipe_for
+
+QAT = "qat"
+"""The mode in which a network is trained with its numbers rounded, and then written in int8."""
+
+_INT8 = ("int8", "int8-only")
+_SLOWER = 50
+"""By how much the rate is below the one that the network is trained with: it only settles on its grids."""
+_EPOCHS = 3
+_SHOWN = 5
+_NO_BOUND = 100.0
+_NAMES = {
+    "plain": "rounded",
+    "equalise": "equalised",
+    "bias": "biases corrected",
+    "fallback": "few left float",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """A network that is ready to be written.
+
+    Attributes:
+        model: The network.
+        mode: In which numbers.
+        ranges: Its ranges, where they are known.
+        keep_float: Layers that stay float.
+        notes: What was done, for the reader.
+    """
+
+    model: nn.Module
+    mode: str
+    ranges: Simulated | None = None
+    keep_float: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def narrowed(
+    source: Source,
+    splits: Splits,
+    examples: Tensor,
+    *,
+    target: str,
+    mode: str,
+    observer: str,
+    keep_float: tuple[str, ...],
+    max_drop: float | None,
+    prepared: bool,
+    asked: Mapping[str, Any],
+) -> Ready:
+    """Prepare or train a network, where that is asked for.
+
+    Raises:
+        SettingsError: It is asked for where it cannot be had.
+    """
+    if mode != QAT and ("epochs" in asked or "lr" in asked):
+        raise SettingsError(f"--epochs and --lr are for --mode {QAT}; leave them out with --mode {mode}")
+    if not prepared and mode != QAT:
+        return Ready(source.model, mode, None, keep_float)
+    if prepared and mode not in _INT8:
+        why = "training makes up for what it would do" if mode == QAT else "that mode has no ranges"
+        raise SettingsError(f"--prepare is for {' and '.join(_INT8)}; leave it out with --mode {mode}: {why}")
+    if target != "litert":
+        what = f"--mode {QAT}" if mode == QAT else "--prepare"
+        raise SettingsError(
+            f"{what} hands ranges to the file, and only files for litert take any; give --target litert"
+        )
+    if mode == QAT:
+        return _trained(
+            source, splits, observer=observer, keep_float=keep_float, count=len(examples), asked=asked
+        )
+    with doing("equalising layers and correcting biases"):
+        found = _prepared(
+            source.model, splits, examples,
+            mode=mode, observer=observer, keep_float=keep_float, max_drop=max_drop,
+        )  # fmt: skip
+    notes = [
+        f"{_NAMES[one.step]}: {text.percent(one.accuracy)} as simulated, {one.sqnr:.1f} dB{'' if one.kept else ' (not kept)'}"
+        for one in found.steps
+    ]
+    return Ready(found.model, mode, found.simulated, _layers(found.simulated, keep_float), tuple(notes))
+
+
+def _layers(made: Simulated, keep_float: tuple[str, ...]) -> tuple[str, ...]:
+    """What stays float, as files know it: layers that were asked for, and those that were found."""
+    modules = dict(cast("Iterator[tuple[str, nn.Module]]", made.network.named_modules()))
+    return tuple(dict.fromkeys((*keep_float, *(name for name in sorted(made.keep_float) if name in modules))))
+
+
+def _prepared(
+    model: nn.Module,
+    splits: Splits,
+    examples: Tensor,
+    *,
+    mode: str,
+    observer: str,
+    keep_float: tuple[str, ...],
+    max_drop: float | None,
+) -> Prepared:
+    """Prepared; what stays float is judged by the file itself."""
+
+    def judge(made: Simulated) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"trial{suffix_of('litert')}"
+            export(
+                made.network, examples[:1], file,
+                target="litert", mode=mode, calibration=examples, keep_float=_layers(made, keep_float), ranges=made,
+            )  # fmt: skip
+            return evaluate(open_file(file), splits.validation).accuracy
+
+    bound = _NO_BOUND if max_drop is None else max_drop
+    return prepare(
+        model, examples, splits.validation,
+        max_drop=bound, observer=cast("Observer", observer), keep_float=keep_float,
+        judge=None if max_drop is None else judge,
+    )  # fmt: skip
+
+
+def _trained(
+    source: Source,
+    splits: Splits,
+    *,
+    observer: str,
+    keep_float: tuple[str, ...],
+    count: int,
+    asked: Mapping[str, Any],
+) -> Ready:
+    recipe = recipe_for(source.origin.spec, splits.name)
+    settings: TrainSettings = recipe.but(
+        epochs=asked.get("epochs", _EPOCHS),
+        lr=asked.get("lr", recipe.lr / _SLOWER),
+        warmup_epochs=0.0,
+        early_stopping=None,
+        ema=None,
+    )
+    with TrainProgress(settings.epochs) as progress:
+        made = train_aware(
+            source.model, splits, settings,
+            calibration=count, observer=cast("Observer", observer), keep_float=keep_float,
+            seed=asked.get("seed", 0), on_epoch=progress.epoch, on_batch=progress.batch,
+        )  # fmt: skip
+    note = f"Trained for {settings.epochs} epochs in int8, at a rate of {settings.lr:g}."
+    return Ready(made.model, "int8", made.simulated, keep_float, (note,))
+
+
+def blamed(ready: Ready, examples: Tensor, splits: Splits, *, observer: str) -> Table:
+    """The layers and operators that lose most when they alone are rounded.
+
+    Raises:
+        SettingsError: The mode rounds weights alone.
+    """
+    if ready.mode not in _INT8:
+        raise SettingsError(f"--blame is for {' and '.join(_INT8)}; leave it out with --mode {ready.mode}")
+    made = ready.ranges or simulate(ready.model, examples, observer=cast("Observer", observer))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("loses most")
+    table.add_column("signal to noise", justify="right")
+    table.add_column("accuracy", justify="right")
+    for loss in blame(made, splits.validation)[:_SHOWN]:
+        table.add_row(loss.name, f"{loss.sqnr:.1f} dB", text.points(-loss.drop))
+    return table
