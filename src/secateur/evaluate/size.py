@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import lzma
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -105,7 +107,7 @@ def measure_file(path: str | PathLike[str]) -> FileSize:
 
 def _zstd(content: bytes) -> int | None:
     try:
-        import zstandard  # noqa: PLC0415 - comes with an extra
+        zstandard: Any = importlib.import_module("zstandard")  # comes with an extra
     except ImportError:
         return None
     return len(zstandard.ZstdCompressor(level=19).compress(content))
