@@ -44,6 +44,7 @@ def test_a_file_that_answers_worse_than_its_network_is_rejected(net, digits, set
     assert judge.within(judge.look(net), best=0.0)
     assert not judge.within(judge.decide(net, 0.0), best=0.0)
     assert judge.spare > settings.max_drop
+    assert "own file for litert in int8 is beyond the bound" in judge.file_beyond()
 
 
 @pytest.mark.parametrize("after", [b"12", b"1234"])

@@ -348,6 +348,10 @@ class ReduceProgress(_Shown):
         if steps:
             self.line(f"going on after {len(steps)} candidates, {self._accepted} of them accepted")
 
+    def remark(self, words: str) -> None:
+        """Something is to be known at once."""
+        self.line(f"note: {words}")
+
     def candidate(self, iteration: int, group: str, before: int, after: int, epochs: int) -> None:
         """A candidate is about to be retrained."""
         what = f"{group} {before} → {after}" if group else "training on"

@@ -92,6 +92,19 @@ class Judge:
         content = self.writer.content_of(model)
         return replace(self.look(self.writer.opened(content)), file=content)
 
+    def file_beyond(self) -> str | None:
+        """What is to be said where the unreduced network's own file is beyond the bound; else None."""
+        found = self.unreduced
+        if self.writer is None or self.within(found, self.before.accuracy):
+            return None
+        asked = self.writer.deployment
+        return (
+            f"The unreduced network's own file for {asked.target} in {asked.mode} is beyond the bound: {found.accuracy:.2f} % where the network has"
+            f" {self.before.accuracy:.2f} %, {self.limit(found, self.before.accuracy):.2f} points, so that candidates are accepted only"
+            " if theirs lose less; widen the bound, take another mode or observer, or see with `secateur quantise --blame` which"
+            " layers lose."
+        )
+
     def decide(self, model: nn.Module, best: float) -> Verdict:
         """Look at a candidate; where it is to be deployed at its file, unless the network itself is beyond the bound."""
         found = self.look(model)

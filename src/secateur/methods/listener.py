@@ -12,6 +12,10 @@ from secateur.train import EpochRecord
 class Listener(Protocol):
     """Told of what happens during a reduction, for progress bars. Nothing it does changes the result."""
 
+    def remark(self, words: str) -> None:
+        """Something is to be known before hours are spent."""
+        ...
+
     def candidate(self, iteration: int, group: str, before: int, after: int, epochs: int) -> None:
         """A candidate is about to be retrained (``group`` is empty for a finishing training)."""
         ...
@@ -31,6 +35,9 @@ class Listener(Protocol):
 
 class Silent:
     """A listener that does nothing; subclass it for some of the calls."""
+
+    def remark(self, words: str) -> None:
+        """Do nothing."""
 
     def candidate(self, iteration: int, group: str, before: int, after: int, epochs: int) -> None:
         """Do nothing."""

@@ -245,6 +245,9 @@ class _Reduction:
         self.search = Search(
             self.unreduced, data, settings, listener=listener, model=reduced, state=state, workers=workers
         )
+        self.beyond = self.search.judge.file_beyond()
+        if self.beyond is not None and listener is not None:
+            listener.remark(self.beyond)
 
     def _resumed(self) -> tuple[SearchState | None, nn.Module | None]:
         """Where the journal stands, and the network accepted last."""
@@ -326,7 +329,7 @@ class _Reduction:
         channels = self.search.watched(before)
         layers, notes = layers_of(channels, before, after)
         stopped = [_stopped(settings.max_iterations)] if self.search.stopped else []
-        narrow = filter(None, [too_narrow(len(data.validation), settings)])
+        narrow = filter(None, [too_narrow(len(data.validation), settings), self.beyond])
         result = ReduceResult(
             model=after,
             history=tuple(self.history),
@@ -367,14 +370,13 @@ class _Reduction:
         before = self.search.judge.unreduced.file or b""
         content = self.search.current.file or writer.content_of(after)
         asked = writer.deployment
-        return (
-            writer.opened(content),
-            content,
-            (
-                f"Accuracies after the reduction are those of its file for {asked.target} in {asked.mode}: {len(content):,} bytes, where the"
-                f" unreduced network's has {len(before):,}, and {writer.time_ratio(content, before):.2f} of its time for one example.",
-            ),
+        told = (
+            f"Accuracies after the reduction are those of its file for {asked.target} in {asked.mode}: {len(content):,} bytes, where the"
+            f" unreduced network's has {len(before):,}"
         )
+        if asked.aim == "latency":  # measured, and so another figure each time
+            told += f"; it takes {writer.time_ratio(content, before):.2f} of that one's time for one example"
+        return writer.opened(content), content, (f"{told}.",)
 
     def _trained_whole(self) -> tuple[str, ...]:
         """What is to be said of layers that have no block of their own."""
