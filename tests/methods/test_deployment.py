@@ -8,6 +8,7 @@ from secateur.evaluate import evaluate
 from secateur.export import open_file
 from secateur.methods import Deployment, ReduceSettings, Search, reduce
 from secateur.methods.judge import Judge
+from secateur.report import report_of
 
 pytest.importorskip("ai_edge_quantizer")
 pytest.importorskip("litert_torch")
@@ -28,6 +29,8 @@ def test_what_is_reported_is_the_file(net, digits, settings, tmp_path):
 
     assert result.removed
     assert file.read_bytes() == result.file
+    report = report_of(result, data=digits)
+    assert (report.before.bytes, report.after.bytes) == (len(result.file_before), len(result.file))
     found = evaluate(open_file(file), digits.test, classes=digits.classes)
     assert torch.equal(found.predicted, result.test_after.predicted)
     assert result.test_before.accuracy == evaluate(net, digits.test).accuracy

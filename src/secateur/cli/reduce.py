@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from secateur.cli.sources import Source, data_options, open_data, open_network, 
 from secateur.criteria import criterion_named
 from secateur.data import Splits
 from secateur.errors import ModelError, NothingToCutError, SettingsError
-from secateur.methods import KIND, ReduceResult, ReduceSettings, steps_in, unreduced_in
+from secateur.methods import KIND, Deployment, ReduceResult, ReduceSettings, steps_in, unreduced_in
 from secateur.methods import reduce as reduce_in
 from secateur.networks import names
 from secateur.report import write_report
@@ -134,10 +135,9 @@ def reduce(
     if distil is False:
         asked["distil"] = False  # switched off, not merely left alone
     if mode is not None:
-        options = {"aim": aim, "observer": observer, "calibration": calibration}
-        asked["deploy"] = {"target": target or "litert", "mode": mode} | {
-            key: value for key, value in options.items() if value is not None
-        }
+        options: dict[str, Any] = {"aim": aim, "observer": observer, "calibration": calibration}
+        given = {key: value for key, value in options.items() if value is not None}
+        asked["deploy"] = asdict(Deployment(target=target or "litert", mode=mode, **given))
     elif aim is not None or observer is not None or calibration is not None:
         raise SettingsError(
             "--aim, --observer and --calibration say how the file is made; say with --mode what it is to be, such as int8"

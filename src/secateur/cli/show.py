@@ -12,6 +12,7 @@ from rich.console import Console
 from secateur.cli.sources import allowance
 from secateur.data import Splits
 from secateur.evaluate import ClassAccuracy, Evaluation, paired_drop
+from secateur.export import is_deployed
 from secateur.methods.judge import bound_with_room
 from secateur.methods.training import TrainResult
 from secateur.networks import origin_of
@@ -67,6 +68,9 @@ def reduced(report: Report, folder: Path | None) -> None:
     if folder is not None:
         out.print(f"\nThe report: {folder / PAGE} (for programs: {folder / DOCUMENT})", soft_wrap=True)
         out.print(f"The network: {folder / 'model.safetensors'}", soft_wrap=True)
+        for file in report.files:
+            if is_deployed(Path(file.name)):
+                out.print(f"The file that is deployed: {folder / file.name}", soft_wrap=True)
 
 
 def worst_class(worst: ClassAccuracy) -> str:

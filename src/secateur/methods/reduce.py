@@ -349,6 +349,7 @@ class _Reduction:
             seconds=seconds,
             folder=None if self.folder is None else self.folder.path,
             file=file,
+            file_before=self.search.judge.unreduced.file,
             notes=(
                 *narrow,
                 *told,

@@ -109,6 +109,7 @@ class ReduceResult:
         seconds: Wall time over all steps.
         folder: The run folder, if there is one.
         file: What is deployed, if the network is to be; then evaluations after the reduction are this file's.
+        file_before: What the unreduced network would be deployed as.
         notes: Remarks.
     """
 
@@ -128,6 +129,7 @@ class ReduceResult:
     seconds: float
     folder: Path | None = None
     file: bytes | None = None
+    file_before: bytes | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -199,7 +199,9 @@ def _figures(cost: Cost, size: int, validation: Evaluation, test: Evaluation) ->
 
 
 def _sizes(result: ReduceResult, unreduced: nn.Module | None) -> tuple[int, int]:
-    """Bytes of both saved networks, or of their tensors where the unreduced one is not at hand."""
+    """Bytes of both files that are deployed, of both saved networks, or of their tensors where the unreduced one is not at hand."""
+    if result.file is not None and result.file_before is not None:
+        return len(result.file_before), len(result.file)
     if unreduced is None:
         return result.cost_before.bytes, result.cost_after.bytes
     return _saved_size(unreduced), _saved_size(result.model)
