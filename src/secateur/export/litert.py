@@ -147,14 +147,16 @@ def _ranges(work: Any, request: Request, content: bytes) -> tuple[dict[str, Any]
     (signature,) = feed.signatures
     (name,) = feed.signatures[signature]["inputs"]
     examples = [{name: np.asarray(example)} for example in request.batches]
-    if request.observer == "ema":
-        return work.calibrate({signature: examples}, num_threads=1), ()
-    ranges: dict[str, Any] = work.calibrate({signature: examples[:1]}, num_threads=1)
+    own = request.observer == "ema"  # the quantiser's, over all examples; else one example tells which ranges it takes
+    ranges: dict[str, Any] = work.calibrate({signature: examples if own else examples[:1]}, num_threads=1)
 
     def run() -> Iterator[Values]:
         return (feed(example) for example in request.batches)
 
-    found = extremes(run()) if request.observer == "minmax" else clipped(run)
+    if own:
+        found = {}
+    else:
+        found = extremes(run()) if request.observer == "minmax" else clipped(run)
     lost: tuple[str, ...] = ()
     if request.ranges is not None:
         given, lost = placed(request.ranges, request.batches, feed)
