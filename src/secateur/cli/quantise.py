@@ -14,7 +14,7 @@ from rich.text import Text
 from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.export import File, Target, named_for, opened
-from secateur.cli.narrow import blamed, narrowed
+from secateur.cli.narrow import blamed, check, narrowed
 from secateur.cli.progress import doing
 from secateur.cli.sources import data_options, open_data, trusted
 from secateur.errors import ExportError, SettingsError
@@ -77,12 +77,17 @@ def quantise(
         )
     source = opened(network, target, arg=None, allow=trusted(allow, data))
     wanted = named_for(source, str(target), out, mode=f"-{mode}")
+    kept = tuple(keep_float or ())
+    check(
+        source, wanted,
+        target=str(target), mode=mode, observer=observer, keep_float=kept, prepared=prepare, blaming=blame,
+        asked=asked,
+    )  # fmt: skip
     splits = open_data(data, **data_options(asked))
     examples = splits.train.take(calibration, seed=asked.get("seed", 0)).inputs
     ready = narrowed(
         source, splits, examples,
-        target=str(target), mode=mode, observer=observer, keep_float=tuple(keep_float or ()),
-        max_drop=max_drop, prepared=prepare, asked=asked,
+        mode=mode, observer=observer, keep_float=kept, max_drop=max_drop, prepared=prepare, asked=asked,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / wanted.name
