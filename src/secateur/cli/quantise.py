@@ -25,6 +25,8 @@ from secateur.report import Change, text
 from secateur.store import write_atomic
 
 _EXAMPLE = 4
+_TIE = 1e-9
+"""Points by which a drop at the bound may seem to be beyond it."""
 
 
 def quantise(
@@ -101,7 +103,7 @@ def quantise(
             before = evaluate(source.model, splits.validation, classes=splits.classes)
             after = evaluate(open_file(trial, allow=["torch"]), splits.validation, classes=splits.classes)
         drop = paired_drop(before, after, confidence=0.975, groups=splits.validation.groups)
-        if max_drop is not None and drop.points > max_drop:
+        if max_drop is not None and drop.points > max_drop + _TIE:
             raise ExportError(
                 f"the file loses {drop.points:.2f} points of accuracy on {drop.count:,} validation examples, and --max-drop allows"
                 f" {max_drop:g}; nothing was written. {_advice(mode, observer, prepared=prepare)}"
@@ -119,6 +121,11 @@ def quantise(
         console.print(guilty)
     if made.float_operators:
         console.print(Text(f"Stays float: {', '.join(made.float_operators)}"), soft_wrap=True)
+    if made.ranges_not_found:
+        lost = ", ".join(made.ranges_not_found)
+        console.print(
+            Text(f"Not found in the file, and ranged by calibration examples: {lost}"), soft_wrap=True
+        )
     console.print(f"\nThe file: {wanted}", soft_wrap=True)
 
 
