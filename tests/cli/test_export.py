@@ -75,7 +75,9 @@ def test_a_reduced_network_is_exported(secateur, small, tmp_path):
 
     assert (said.code, measured.code) == (0, 0), said.err + measured.err
     assert "differ from the network's by" in said.out
-    assert all(" 0.00 " in line for line in measured.out.splitlines() if " to " in line)
+    rows = [line for line in measured.out.splitlines() if " to " in line]
+    assert len(rows) == 11
+    assert all(" 0.00 " in row for row in rows)
 
 
 @pytest.mark.slow
@@ -108,6 +110,45 @@ def test_a_file_that_loses_too_much_is_not_written(refused, deployed, tmp_path, 
     assert "--max-drop allows 1;" in said
     assert "--observer histogram" in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def quantised(deployed, monkeypatch, secateur, tmp_path):
+    """What the command says when a file is a certain one: with a drop, and ranges that were not found."""
+    from secateur.cli import quantise
+    from secateur.evaluate import Drop
+    from secateur.export import Exported
+
+    def run(*options, points=0.0, lost=()):
+        def exported(_, __, file, **___):
+            file.write_bytes((deployed / "model.onnx").read_bytes())
+            return Exported(
+                path=file, target="onnx", mode="int8", bytes=9, deviation=0.0, sqnr=40.0, agreement=100.0, compared=9,
+                ranges_not_found=lost,
+            )  # fmt: skip
+
+        drop = Drop(
+            points=points, standard_error=0.1, upper=2.7, confidence=0.975, lost=9, gained=0, count=360
+        )
+        monkeypatch.setattr(quantise, "export_to", exported)
+        monkeypatch.setattr(quantise, "paired_drop", lambda *_, **__: drop)
+        out = tmp_path / "n.onnx"
+        return secateur("quantise", deployed, "--data", "digits", "--target", "onnx", "--out", out, *options)
+
+    return run
+
+
+def test_a_drop_at_the_bound_is_within_it(quantised):
+    """Though the sum of its fractions is a little more."""
+    at, beyond = (quantised("--max-drop", 0.3, points=points) for points in (0.1 + 0.2, 0.301))
+
+    assert (at.code, beyond.code) == (0, 2), at.err
+
+
+def test_ranges_that_were_not_found_are_told(quantised):
+    """By name, as what stays float is."""
+    assert "ranged by calibration examples: conv2, add" in quantised(lost=("conv2", "add")).out
+    assert "ranged by calibration" not in quantised().out
 
 
 @pytest.mark.parametrize(

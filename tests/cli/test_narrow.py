@@ -45,9 +45,47 @@ def test_prepared(trained, secateur):
         (("--mode", "int8", "--target", "litert", "--epochs", 3), "--epochs and --lr are for --mode qat"),
         (("--mode", "qat", "--target", "litert", "--prepare"), "leave it out with --mode qat"),
         (("--mode", "qat", "--target", "litert", "--keep-float", "conv9"), "did you mean 'conv"),
+        (("--mode", "qat", "--observer", "percentile"), "no observer is named 'percentile'"),
+        (("--mode", "qat", "--out", "m.bin"), "does not end in .tflite"),
+        (("--mode", "qat", "--out", "none/m.tflite"), "there is no folder none"),
+        (
+            ("--mode", "float16", "--blame"),
+            "--blame is for int8, int8-only, qat; leave it out with --mode float16",
+        ),
     ],
 )
-def test_what_cannot_be_had_is_refused(options, reason, trained, refused):
-    """Before anything is trained or written."""
-    assert reason in refused("quantise", trained, "--data", "digits", *options)
-    assert not list(trained.glob("*.tflite"))
+def test_what_cannot_be_had_is_refused(options, reason, base, refused, monkeypatch):
+    """Before anything is trained, prepared or written."""
+    from secateur.cli import narrow, quantise
+
+    monkeypatch.chdir(base.parent)
+    for module, name in ((narrow, "train_aware"), (narrow, "prepare"), (quantise, "export_to")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("something was done"))
+
+    assert reason in refused("quantise", base, "--data", "digits", *options)
+    assert not list(base.glob("*.tflite"))
+
+
+@pytest.mark.parametrize("observer", ["minmax", "histogram"])
+def test_what_stays_float_is_judged_by_the_file_that_is_written(base, secateur, monkeypatch, observer):
+    """Each file that preparing tries, and the last, has its ranges by the observer that was asked for."""
+    from secateur.cli import narrow, quantise
+    from secateur.errors import ExportError
+    from secateur.store import load
+
+    tried = []
+
+    def written(*_, **options):
+        tried.append(options["observer"])
+        raise ExportError("seen enough")
+
+    monkeypatch.setattr(narrow, "export", lambda *_, **options: tried.append(options.get("observer")))
+    monkeypatch.setattr(narrow, "open_file", lambda _: load(base / "model.safetensors"))
+    monkeypatch.setattr(quantise, "export_to", written)
+    said = secateur(
+        "quantise", base, "--data", "digits", "--prepare", "--max-drop", 5, "--calibration", 10, "--observer", observer
+    )  # fmt: skip
+
+    assert "seen enough" in said.err
+    assert len(tried) > 1
+    assert set(tried) == {observer}

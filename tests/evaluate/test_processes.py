@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import subprocess
 
 import pytest
 from tests.evaluate import openers
@@ -65,6 +66,22 @@ def test_a_file_that_cannot_run_is_told(opener, said, tmp_path):
     """An opener's error, and a process that ends, are told with the file's name."""
     with pytest.raises(StoreError, match=said):
         measure_processes([Runnable(tmp_path / "file", f"{HERE}:{opener}", input_shape=(3,))])
+
+
+def test_no_process_is_left_behind(tmp_path, monkeypatch):
+    """One whose request cannot be told, as an option is no JSON, has ended when the error arrives."""
+    started = []
+
+    class Noted(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        measure_processes([Runnable(tmp_path / "file", f"{HERE}:Logged", {"seconds": object()})])
+
+    assert [one.returncode is None for one in started] == [False]
 
 
 @pytest.mark.parametrize("options", [{"runs": 0}, {"warmup": 0}, {"threads": ()}, {"threads": (0,)}])

@@ -8,6 +8,7 @@ from secateur.export import MODES, export, open_file
 from secateur.export.deployed import BY_NAME
 from secateur.export.litert import LiteRT
 from secateur.export.litert_graph import MOVERS, graph_of
+from secateur.quantise import simulate
 
 pytest.importorskip("litert_torch")
 pytest.importorskip("ai_edge_quantizer")
@@ -124,6 +125,23 @@ def test_observers_differ_as_they_say(small, images, converted_once, tmp_path):
     }
 
     assert found["minmax"].sqnr > found["ema"].sqnr + 3
+
+
+@pytest.mark.parametrize("observer", LiteRT.observers)
+def test_given_ranges_go_before_the_observer(small, images, converted_once, tmp_path, observer):
+    """A given range is the file's, whatever the observer would find: here every one is twice as wide as the examples'."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    ranges = simulate(small, 2 * images)
+    made = export(
+        small, images, tmp_path / "n.tflite", target="litert", mode="int8", calibration=images, observer=observer,
+        ranges=ranges,
+    )  # fmt: skip
+    reader = Interpreter(model_content=made.path.read_bytes())
+    steps = [one["quantization"][0] for one in reader.get_tensor_details() if tuple(one["shape"]) == (1, 16)]
+
+    assert made.ranges_not_found == ()
+    assert any(step == pytest.approx(ranges.ranges["hidden"].step, rel=1e-3) for step in steps)
 
 
 def test_a_layer_stays_float_in_the_file(small, images, converted_once, tmp_path):

@@ -60,6 +60,27 @@ def test_activations_are_found_by_their_values():
     assert lost == ("2",)
 
 
+def test_what_is_zero_is_not_found():
+    """Two activations of one shape that are zero on the examples could be each other: neither takes the other's range."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.ReLU()).eval()
+    with torch.no_grad():
+        model[0].bias.fill_(-5.0)
+        model[2].bias.fill_(-5.0)
+    made = simulate(model, 100 * torch.randn(5, 1, 8, 8))
+
+    def run(example):
+        with torch.no_grad():
+            first = model[:2](example)
+            return {"taken": example.numpy(), "first": first.numpy(), "second": model[2:](first).numpy()}
+
+    ranges, lost = placed(made, [0.01 * torch.randn(1, 1, 8, 8) for _ in range(3)], run)
+
+    assert set(ranges) == {"taken"}
+    assert set(lost) == set(made.ranges) - {"input"}
+    assert len(lost) == 2
+
+
 @pytest.fixture(scope="module")
 def aware(net, digits):
     pytest.importorskip("litert_torch")

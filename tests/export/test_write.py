@@ -16,8 +16,9 @@ from secateur.errors import (
     UntrustedImportError,
 )
 from secateur.evaluate import class_changes, evaluate, paired_drop
-from secateur.export import TARGETS, export, is_deployed, open_file, suffix_of
+from secateur.export import TARGETS, check_offered, export, is_deployed, open_file, suffix_of
 from secateur.export.deployed import BY_NAME
+from secateur.quantise import simulate
 
 
 class Labelled:
@@ -129,6 +130,53 @@ def test_what_is_not_offered_is_refused_before_anything_is_done(small, images, t
             )
     with pytest.raises(SettingsError, match=r"does not end in \.onnx"):
         export(small, images, tmp_path / "n.tflite", target="onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_would_be_refused_later_can_be_asked_before(small, images, tmp_path, monkeypatch):
+    """A name without its ending, a folder that is not there, and a layer that is none; export itself converts nothing then."""
+    monkeypatch.setattr(BY_NAME["torch"], "convert", lambda _: pytest.fail("it was converted"))
+    for name, kind, words in (
+        ("n.bin", SettingsError, r"does not end in \.pt2"),
+        ("none/n.pt2", StoreError, "there is no folder .*none"),
+    ):
+        with pytest.raises(kind, match=words):
+            check_offered("torch", "float32", path=tmp_path / name)
+        with pytest.raises(kind, match=words):
+            export(small, images, tmp_path / name, target="torch")
+    with pytest.raises(SettingsError, match=r"names 'stem\.1\.x', which is no layer; did you mean 'stem\.1'"):
+        check_offered("litert", "int8", keep_float=["stem.1.x"], model=small)
+    assert (
+        "add" in simulate(small, images).names
+    )  # an operator has a name, too, and is none of the layers that files know
+    with pytest.raises(SettingsError, match="names 'add', which is no layer"):
+        check_offered("litert", "int8", keep_float=["add"], model=small)
+    check_offered("litert", "int8", keep_float=["stem.1"], model=small, path=tmp_path / "n.tflite")
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if len(BY_NAME[name].modes) > 1])
+def test_what_a_quantiser_raises_is_told(name, small, images, tmp_path, monkeypatch):
+    """In any target: an error of the library as one of ours that says it, one of ours as it is; nothing is written."""
+
+    def failing(error):
+        def quantise(*_):
+            raise error
+
+        monkeypatch.setattr(target, "quantise", quantise)
+
+    target = BY_NAME[name]
+    monkeypatch.setattr(target, "convert", lambda _: b"content")
+    monkeypatch.setattr(target, "open", lambda *_, **__: lambda x: small(x).detach())
+    options = {"target": name, "mode": "int8", "calibration": images}
+
+    failing(RuntimeError("no scale for it"))
+    with pytest.raises(
+        ExportError, match=rf"{name} cannot take this network \(RuntimeError: no scale for it"
+    ):
+        export(small, images, tmp_path / f"n{target.suffix}", **options)
+    failing(DataError("ours"))
+    with pytest.raises(DataError, match=r"^ours$"):
+        export(small, images, tmp_path / f"n{target.suffix}", **options)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,7 +16,7 @@ from secateur.cli.sources import Source
 from secateur.data import Splits
 from secateur.errors import SettingsError
 from secateur.evaluate import evaluate
-from secateur.export import export, open_file, suffix_of
+from secateur.export import check_offered, export, open_file, suffix_of
 from secateur.quantise import Observer, Prepared, Simulated, blame, prepare, simulate, train_aware
 from secateur.report import text
 from secateur.train import TrainSettings
@@ -58,12 +58,47 @@ class Ready:
     notes: tuple[str, ...] = ()
 
 
+def check(
+    source: Source,
+    file: Path,
+    *,
+    target: str,
+    mode: str,
+    observer: str,
+    keep_float: tuple[str, ...],
+    prepared: bool,
+    blaming: bool,
+    asked: Mapping[str, Any],
+) -> None:
+    """Refuse what cannot be had, before anything is trained, found or written.
+
+    Raises:
+        SettingsError: The options do not go together, or the target does not offer what is asked for.
+        StoreError: There is no folder for the file.
+    """
+    written = "int8" if mode == QAT else mode
+    check_offered(
+        target, written, observer=observer, keep_float=keep_float, model=source.model, path=file
+    )  # fmt: skip
+    if mode != QAT and ("epochs" in asked or "lr" in asked):
+        raise SettingsError(f"--epochs and --lr are for --mode {QAT}; leave them out with --mode {mode}")
+    if blaming and written not in _INT8:
+        raise SettingsError(f"--blame is for {', '.join((*_INT8, QAT))}; leave it out with --mode {mode}")
+    if prepared and mode not in _INT8:
+        why = "training makes up for what it would do" if mode == QAT else "that mode has no ranges"
+        raise SettingsError(f"--prepare is for {' and '.join(_INT8)}; leave it out with --mode {mode}: {why}")
+    if (prepared or mode == QAT) and target != "litert":
+        what = f"--mode {QAT}" if mode == QAT else "--prepare"
+        raise SettingsError(
+            f"{what} hands ranges to the file, and only files for litert take any; give --target litert"
+        )
+
+
 def narrowed(
     source: Source,
     splits: Splits,
     examples: Tensor,
     *,
-    target: str,
     mode: str,
     observer: str,
     keep_float: tuple[str, ...],
@@ -71,23 +106,9 @@ def narrowed(
     prepared: bool,
     asked: Mapping[str, Any],
 ) -> Ready:
-    """Prepare or train a network, where that is asked for.
-
-    Raises:
-        SettingsError: It is asked for where it cannot be had.
-    """
-    if mode != QAT and ("epochs" in asked or "lr" in asked):
-        raise SettingsError(f"--epochs and --lr are for --mode {QAT}; leave them out with --mode {mode}")
+    """Prepare or train a network, where that is asked for; `check` has been passed."""
     if not prepared and mode != QAT:
         return Ready(source.model, mode, None, keep_float)
-    if prepared and mode not in _INT8:
-        why = "training makes up for what it would do" if mode == QAT else "that mode has no ranges"
-        raise SettingsError(f"--prepare is for {' and '.join(_INT8)}; leave it out with --mode {mode}: {why}")
-    if target != "litert":
-        what = f"--mode {QAT}" if mode == QAT else "--prepare"
-        raise SettingsError(
-            f"{what} hands ranges to the file, and only files for litert take any; give --target litert"
-        )
     if mode == QAT:
         return _trained(
             source, splits, observer=observer, keep_float=keep_float, count=len(examples), asked=asked
@@ -127,7 +148,8 @@ def _prepared(
             file = Path(folder) / f"trial{suffix_of('litert')}"
             export(
                 made.network, examples[:1], file,
-                target="litert", mode=mode, calibration=examples, keep_float=_layers(made, keep_float), ranges=made,
+                target="litert", mode=mode, calibration=examples, observer=observer,
+                keep_float=_layers(made, keep_float), ranges=made,
             )  # fmt: skip
             return evaluate(open_file(file), splits.validation).accuracy
 
@@ -167,13 +189,7 @@ def _trained(
 
 
 def blamed(ready: Ready, examples: Tensor, splits: Splits, *, observer: str) -> Table:
-    """The layers and operators that lose most when they alone are rounded.
-
-    Raises:
-        SettingsError: The mode rounds weights alone.
-    """
-    if ready.mode not in _INT8:
-        raise SettingsError(f"--blame is for {' and '.join(_INT8)}; leave it out with --mode {ready.mode}")
+    """The layers and operators that lose most when they alone are rounded."""
     made = ready.ranges or simulate(ready.model, examples, observer=cast("Observer", observer))
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("loses most")

@@ -14,7 +14,7 @@ from rich.text import Text
 from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.export import File, Target, named_for, opened
-from secateur.cli.narrow import blamed, narrowed
+from secateur.cli.narrow import blamed, check, narrowed
 from secateur.cli.progress import doing
 from secateur.cli.sources import data_options, open_data, trusted
 from secateur.errors import ExportError, SettingsError
@@ -25,6 +25,8 @@ from secateur.report import Change, text
 from secateur.store import write_atomic
 
 _EXAMPLE = 4
+_TIE = 1e-9
+"""Points by which a drop at the bound may seem to be beyond it."""
 
 
 def quantise(
@@ -77,12 +79,17 @@ def quantise(
         )
     source = opened(network, target, arg=None, allow=trusted(allow, data))
     wanted = named_for(source, str(target), out, mode=f"-{mode}")
+    kept = tuple(keep_float or ())
+    check(
+        source, wanted,
+        target=str(target), mode=mode, observer=observer, keep_float=kept, prepared=prepare, blaming=blame,
+        asked=asked,
+    )  # fmt: skip
     splits = open_data(data, **data_options(asked))
     examples = splits.train.take(calibration, seed=asked.get("seed", 0)).inputs
     ready = narrowed(
         source, splits, examples,
-        target=str(target), mode=mode, observer=observer, keep_float=tuple(keep_float or ()),
-        max_drop=max_drop, prepared=prepare, asked=asked,
+        mode=mode, observer=observer, keep_float=kept, max_drop=max_drop, prepared=prepare, asked=asked,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / wanted.name
@@ -96,7 +103,7 @@ def quantise(
             before = evaluate(source.model, splits.validation, classes=splits.classes)
             after = evaluate(open_file(trial, allow=["torch"]), splits.validation, classes=splits.classes)
         drop = paired_drop(before, after, confidence=0.975, groups=splits.validation.groups)
-        if max_drop is not None and drop.points > max_drop:
+        if max_drop is not None and drop.points > max_drop + _TIE:
             raise ExportError(
                 f"the file loses {drop.points:.2f} points of accuracy on {drop.count:,} validation examples, and --max-drop allows"
                 f" {max_drop:g}; nothing was written. {_advice(mode, observer, prepared=prepare)}"
@@ -114,6 +121,11 @@ def quantise(
         console.print(guilty)
     if made.float_operators:
         console.print(Text(f"Stays float: {', '.join(made.float_operators)}"), soft_wrap=True)
+    if made.ranges_not_found:
+        lost = ", ".join(made.ranges_not_found)
+        console.print(
+            Text(f"Not found in the file, and ranged by calibration examples: {lost}"), soft_wrap=True
+        )
     console.print(f"\nThe file: {wanted}", soft_wrap=True)
 
 

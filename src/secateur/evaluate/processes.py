@@ -161,10 +161,12 @@ def _silent(_: str) -> None:
 
 
 class _Worker:
-    """A process with one file."""
+    """A process for one file, which is started at once; all that can fail comes later, so that whoever holds it can end it."""
 
     def __init__(self, file: Runnable, *, threads: int, warmup: int) -> None:
         self.file = file
+        self.about: dict[str, Any] = {}
+        self._threads, self._warmup = threads, warmup
         self._said = tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - end() closes it
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(_WORKER)],
@@ -175,21 +177,21 @@ class _Worker:
             encoding="utf-8",
             env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(sys.path)},
         )
-        self._ask(
-            {
-                "path": str(file.path),
-                "opener": file.opener,
-                "options": dict(file.options),
-                "imports": list(file.imports),
-                "input_shape": None if file.input_shape is None else list(file.input_shape),
-                "threads": threads,
-                "warmup": warmup,
-            }
-        )
-        self.about: dict[str, Any] = {}
 
     def ready(self) -> None:
-        """Wait until the file is open and warm."""
+        """Have the file opened, and wait until it is warm."""
+        shape = self.file.input_shape
+        self._ask(
+            {
+                "path": str(self.file.path),
+                "opener": self.file.opener,
+                "options": dict(self.file.options),
+                "imports": list(self.file.imports),
+                "input_shape": None if shape is None else list(shape),
+                "threads": self._threads,
+                "warmup": self._warmup,
+            }
+        )
         self.about = self._answer()
 
     def run(self, runs: int) -> dict[str, Any]:

@@ -152,7 +152,9 @@ class ExecuTorchRunner:
     def __init__(self, content: bytes) -> None:
         runtime = library("executorch.runtime", extra=ExecuTorch.extra)
         with silenced():
-            self._method: Any = runtime.Runtime.get().load_program(content).load_method("forward")
+            # The program alone holds the content, and the method only points into it.
+            self._program: Any = runtime.Runtime.get().load_program(content)
+            self._method: Any = self._program.load_method("forward")
         sizes = self._method.metadata.input_tensor_meta(0).sizes()
         self.input_shape = tuple(int(size) for size in sizes[1:])
 

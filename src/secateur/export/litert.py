@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.export.calibration import Values, clipped, extremes
+from secateur.export.calibration import Range, Values, clipped, extremes
 from secateur.export.libraries import library
 from secateur.export.litert_graph import (
     CARRIERS,
@@ -147,14 +147,18 @@ def _ranges(work: Any, request: Request, content: bytes) -> tuple[dict[str, Any]
     (signature,) = feed.signatures
     (name,) = feed.signatures[signature]["inputs"]
     examples = [{name: np.asarray(example)} for example in request.batches]
-    if request.observer == "ema":
-        return work.calibrate({signature: examples}, num_threads=1), ()
-    ranges: dict[str, Any] = work.calibrate({signature: examples[:1]}, num_threads=1)
+    # The moving average is the quantiser's own; for the others one example tells which activations it wants.
+    shown = examples if request.observer == "ema" else examples[:1]
+    ranges: dict[str, Any] = work.calibrate({signature: shown}, num_threads=1)
 
     def run() -> Iterator[Values]:
         return (feed(example) for example in request.batches)
 
-    found = extremes(run()) if request.observer == "minmax" else clipped(run)
+    found: dict[str, Range] = {}
+    if request.observer == "minmax":
+        found = extremes(run())
+    elif request.observer == "histogram":
+        found = clipped(run)
     lost: tuple[str, ...] = ()
     if request.ranges is not None:
         given, lost = placed(request.ranges, request.batches, feed)

@@ -23,7 +23,8 @@ def placed(
 ) -> tuple[dict[str, Range], tuple[str, ...]]:
     """The ranges of a simulated network by the names that its activations have in a float file.
 
-    An activation is the same if its values are, in any order: files hold channels last, and reshape as they like.
+    An activation is the same if its values are, in any order: files hold channels last, and reshape as they like. One that is zero on all
+    examples looks like every other such, so it counts as not found.
 
     Args:
         simulated: The network, simulated.
@@ -46,7 +47,9 @@ def placed(
     lost: list[str] = []
     for place, grid in simulated.ranges.items():
         names = [
-            name for name, values in found.items() if any(_same(values, known) for known in wanted[place])
+            name
+            for name, values in found.items()
+            if any(_same(values, known) for known in wanted[place] if np.any(known))
         ]
         ranges.update(dict.fromkeys(names, (grid.low, grid.high)))
         if not names:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import errno
+import os
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from secateur._files import write_atomic
+from secateur._files import write_atomic, write_failure
 from secateur._model import copied, unwrapped
 from secateur._options import did_you_mean, expect, expect_names
-from secateur.errors import DataError, ExportError, FileFormatError, SettingsError
+from secateur.errors import DataError, ExportError, FileFormatError, SecateurError, SettingsError
 from secateur.export.agreement import Agreement, compare
 from secateur.export.deployed import BY_NAME, TARGETS, opened
 from secateur.export.program import refusal, traced
 from secateur.export.quiet import silenced
-from secateur.export.request import CALIBRATED, MODES, OBSERVERS, Request, Runner, Target, named
+from secateur.export.request import CALIBRATED, MODES, OBSERVERS, Narrowed, Request, Runner, Target, named
 from secateur.quantise import Simulated
 from secateur.train import logits
 
@@ -136,7 +139,7 @@ def export(
     lost: tuple[str, ...] = ()
     if mode != "float32":
         wide = len(content)
-        content, left, lost = chosen.quantise(ready, content)
+        content, left, lost = _quantised(chosen, ready, content)
         _check_smaller(ready, wide, len(content), target=target)
     judged = example if held_out is None else held_out
     found = _agreement(ready, _loaded(chosen, ready, content), judged)
@@ -155,16 +158,46 @@ def export(
     )
 
 
-def check_offered(target: str, mode: str, *, observer: str = "minmax") -> None:
-    """Refuse what a target does not offer, before anything is done.
+def check_offered(
+    target: str,
+    mode: str,
+    *,
+    observer: str = "minmax",
+    keep_float: Collection[str] = (),
+    model: nn.Module | None = None,
+    path: str | PathLike[str] | None = None,
+) -> None:
+    """Refuse what `export` would refuse later, before anything is done, such as a training that would be lost.
+
+    Args:
+        target: As for `export`.
+        mode: As for `export`.
+        observer: As for `export`.
+        keep_float: As for `export`.
+        model: The network, for the names in ``keep_float``; None where it is not there yet.
+        path: Where the file is to be written; None where that is not known yet.
 
     Raises:
-        SettingsError: There is no such target, mode or observer, or the target does not offer it.
+        SettingsError: There is no such target, mode, observer or layer, the target does not offer it, or its files are named otherwise.
+        StoreError: There is no folder for the file.
 
     Example:
         >>> check_offered("litert", "int8")
     """
-    _target(target, mode, observer, ())
+    expect_names(keep_float=keep_float)
+    chosen = _target(target, mode, observer, keep_float)
+    if model is not None:
+        _check_layers(unwrapped(model), keep_float)
+    if path is not None:
+        _file(path, chosen)
+
+
+def _check_layers(model: nn.Module, keep_float: Collection[str]) -> None:
+    found = cast("Iterator[tuple[str, nn.Module]]", model.named_modules(remove_duplicate=False))
+    paths = [path for path, _ in found if path]
+    for name in keep_float:
+        if name not in paths:
+            raise SettingsError(f"keep_float names {name!r}, which is no layer; {did_you_mean(name, paths)}")
 
 
 def _target(name: str, mode: str, observer: str, keep_float: Collection[str]) -> Target:
@@ -221,6 +254,8 @@ def _file(path: str | PathLike[str], target: Target) -> Path:
         raise SettingsError(
             f"{file} does not end in {target.suffix}, by which a file for {target.name} is known when it is opened; name it so"
         )
+    if not file.resolve().parent.is_dir():
+        raise write_failure(file, size=0, error=FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
     return file
 
 
@@ -248,10 +283,7 @@ def _ready(
     held = None if calibration is None else calibration.detach().to("cpu", torch.float32)
     one = example[:1].detach().to("cpu", torch.float32).contiguous()
     request = Request(copy, one, mode, held, observer, tuple(keep_float))
-    paths = [path for path in request.modules if path]
-    for name in keep_float:
-        if name not in paths:
-            raise SettingsError(f"keep_float names {name!r}, which is no layer; {did_you_mean(name, paths)}")
+    _check_layers(copy, keep_float)
     logits(copy, one)  # says what is wrong with a network that is no classifier of one tensor
     return request
 
@@ -270,6 +302,20 @@ def _check_inputs(what: str, inputs: Tensor, *, like: Tensor | None = None) -> N
             f"{what} has examples of shape {list(inputs.shape[1:])}, and the network is exported for {list(like.shape[1:])};"
             " give inputs of the same data"
         )
+
+
+def _quantised(target: Target, ready: Request, content: bytes) -> Narrowed:
+    """The narrower file; what the quantiser raises is told as what the converter does.
+
+    Raises:
+        ExportError: The quantiser cannot take the network.
+    """
+    try:
+        return target.quantise(ready, content)
+    except SecateurError:
+        raise
+    except Exception as error:  # a quantiser raises whatever its passes do
+        raise refusal(target.name, traced(ready, batch="one"), error) from error
 
 
 def _loaded(target: Target, ready: Request, content: bytes) -> Runner:
