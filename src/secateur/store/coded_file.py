@@ -200,7 +200,7 @@ def _bits(tensor: Tensor) -> Numbers:
 
 
 def _encoded(name: str, tensor: Tensor, coder: Coder) -> tuple[_TensorDocument, list[bytes]]:
-    """A tensor in the way that takes the fewest bytes."""
+    """A tensor in the way that takes the fewest bytes, of those that unpack to no more than readers accept."""
     raw = as_bytes(tensor).tobytes()
     zipped = zlib.compress(raw, 9)
     ways: list[
@@ -222,7 +222,10 @@ def _encoded(name: str, tensor: Tensor, coder: Coder) -> tuple[_TensorDocument, 
             stream, data = pack((bits != 0).astype(np.int64), 2, coder)
             numbers = bits[bits != 0]
             ways.append(("sparse", len(numbers), stream, zlib.compress(numbers.tobytes(), 9), data))
-    how, number, stream, table, data = min(ways, key=lambda way: len(way[3]) + len(way[4]))
+    how, number, stream, table, data = min(
+        (way for way in ways if tensor.nbytes <= _EXPANSION * (len(way[3]) + len(way[4]))),  # as readers ask
+        key=lambda way: len(way[3]) + len(way[4]),
+    )
     entry = _TensorDocument(
         name=name,
         dtype=dtype_name(name, tensor),
