@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -160,13 +161,16 @@ def sealed(content: bytes) -> bytes:
     return content + hashlib.blake2b(content, digest_size=32).digest()
 
 
-def claiming(content: bytes, *shape: int) -> bytes:
-    """A coded file of one tensor, with another shape written into its header."""
+def claiming(
+    content: bytes, *shape: int, payload: bytes | None = None, blanks: int = 0, **told: object
+) -> bytes:
+    """A coded file of one tensor, with another shape and other things written into its header."""
     length = int.from_bytes(content[12:20], "little")
     header = json.loads(zlib.decompress(content[20 : 20 + length]))
-    header["tensors"][0]["shape"] = shape
-    text = zlib.compress(json.dumps(header).encode())
-    return sealed(content[:12] + len(text).to_bytes(8, "little") + text + content[20 + length :])
+    header["tensors"][0].update(shape=shape, **told)
+    text = zlib.compress(json.dumps(header).encode() + b" " * blanks, 1)
+    rest = content[20 + length :] if payload is None else payload
+    return sealed(content[:12] + len(text).to_bytes(8, "little") + text + rest)
 
 
 @pytest.mark.parametrize("shape", [(30_000,), (1500, 1500)])
@@ -200,6 +204,79 @@ def test_what_is_made_to_do_harm_is_refused(tmp_path: Path) -> None:
     path.write_bytes(sealed(good))
     with pytest.raises(FileFormatError, match="not a model file"):
         secateur.load(path)
+
+
+PLAIN = coded({"w": torch.zeros(8)}, None, coder="huffman")[:-32]
+
+
+@pytest.mark.parametrize("shape", [(0, 2**63), (0, 2**62, 2**62), (0, 10**30)])
+def test_shapes_that_cannot_be_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """A tensor without numbers may claim any shape, which no size of a file bounds."""
+    path = tmp_path / "bad.secateur"
+    path.write_bytes(claiming(PLAIN, *shape, payload=b"", how="raw", stream=None, kinds=0, sizes=(0, 0)))
+
+    with pytest.raises(FileFormatError, match=r"'w': it has the shape \[0, .* use another copy"):
+        read_coded(path).read()
+
+
+@pytest.mark.parametrize("tail", [b"", b"more"], ids=["longer", "with a tail"])
+def test_packed_numbers_are_neither_more_nor_fewer(tail: bytes, tmp_path: Path) -> None:
+    """Packed numbers end where the shape says, and the packed bytes end there, too."""
+    packed = zlib.compress(bytes(40 if tail else 44)) + tail
+    path = tmp_path / "bad.secateur"
+    path.write_bytes(
+        claiming(PLAIN, 10, payload=packed, how="zlib", stream=None, kinds=0, sizes=(len(packed), 0))
+    )
+
+    with pytest.raises(FileFormatError, match="more or fewer than it says"):
+        read_coded(path).read()
+
+
+def test_a_header_is_no_longer_than_any(tmp_path: Path) -> None:
+    """A header of 100 MB and more is refused before it is read, however few bytes it packs to."""
+    path = tmp_path / "bad.secateur"
+    path.write_bytes(claiming(PLAIN, 8, blanks=100_000_001))
+
+    with pytest.raises(FileFormatError, match="more than 100,000,000 bytes"):
+        read_coded(path)
+
+
+def test_numbers_of_one_byte_are_not_told_by_places(tmp_path: Path) -> None:
+    """The writer never does so, and a reader would need more memory for the places than for the numbers."""
+    path = tmp_path / "bad.secateur"
+    path.write_bytes(
+        claiming(
+            coded({"w": torch.zeros(8).half()}, None, coder="huffman")[:-32], 8, dtype="U8", how="sparse"
+        )
+    )
+
+    with pytest.raises(FileFormatError, match="never told by places"):
+        read_coded(path)
+
+
+@pytest.mark.parametrize("numbers", ["alike", "nearly", "sparse", "clustered"])
+def test_reading_takes_little_more_than_the_tensors(
+    numbers: str, coder: Coder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound on what a file unpacks to bounds memory: two bytes for each number beside the numbers, and the same again for zeros."""
+    monkeypatch.setattr("secateur.store.coded_file._EXPANSION", 1 << 30)
+    count = 1_200_000
+    weight = torch.full((count,), 1.0) if numbers == "alike" else torch.zeros(count)
+    if numbers == "nearly":
+        weight[7] = 1
+    elif numbers != "alike":
+        weight = sparse(count, gone=0.9, clusters=None if numbers == "sparse" else 8)
+    path = tmp_path / "big.secateur"
+    write_coded(path, {"w": weight}, None, coder=coder)
+    tracemalloc.start()
+    try:
+        found = read_coded(path).read()["w"]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert same_bits(found, weight)
+    assert peak < 2.5 * weight.nbytes + (4 << 20)
 
 
 @pytest.mark.parametrize("seed", range(8))
