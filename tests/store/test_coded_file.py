@@ -281,10 +281,11 @@ def test_reading_takes_little_more_than_the_tensors(
 
 @pytest.mark.parametrize("seed", range(8))
 def test_streams_that_do_not_fit_their_description_raise_errors_of_ours(coder: Coder, seed: int) -> None:
-    """Whatever a stream's bytes are, reading ends, in symbols of the right number or an error that says so."""
+    """Whatever a stream's bytes are, reading ends, in symbols of the right number or an error that says so; unbroken ones are read."""
     generator = np.random.default_rng(seed)
     symbols = np.minimum(generator.geometric(0.6, 5000) - 1, 6)
     document, data = pack(symbols, 7, coder)
+    assert np.array_equal(unpack(document, data, 5000), symbols)
     broken = bytearray(data)
     for place in generator.integers(0, len(data), 5):
         broken[place] = generator.integers(0, 256)
