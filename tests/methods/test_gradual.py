@@ -154,9 +154,18 @@ def test_units_spared_and_rounded(digits: Splits, net: nn.Module) -> None:
     assert any(one.left < one.total for one in found.layers)
 
 
-@pytest.mark.parametrize(("granularity", "after"), [("weights", 1), ("weights", 4), ("units", 2)])
+@pytest.mark.parametrize(
+    ("granularity", "after", "changes"),
+    [
+        ("weights", 1, {}),
+        ("weights", 4, {}),
+        ("units", 2, {}),
+        ("weights", 3, {"channels_last": True, "optimizer": "adam"}),
+        ("units", 3, {"channels_last": True, "optimizer": "adam"}),
+    ],
+)
 def test_a_resumed_run_equals_an_unbroken_one(
-    digits: Splits, net: nn.Module, tmp_path: Path, granularity: str, after: int
+    digits: Splits, net: nn.Module, tmp_path: Path, granularity: str, after: int, changes: dict
 ) -> None:
     """Stopped after any epoch and gone on with, a run ends in the same file, bit for bit."""
     asked = settings(
@@ -166,7 +175,7 @@ def test_a_resumed_run_equals_an_unbroken_one(
         steps=2,
         epochs=5,
         distil=True,
-        training=FAST.but(ema=0.9),
+        training=FAST.but(ema=0.9, **changes),
     )
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     expected = gradual(net, digits, asked, out=whole)
