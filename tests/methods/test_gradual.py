@@ -165,7 +165,7 @@ def test_units_spared_and_rounded(digits: Splits, net: nn.Module) -> None:
     ],
 )
 def test_a_resumed_run_equals_an_unbroken_one(
-    digits: Splits, net: nn.Module, tmp_path: Path, granularity: str, after: int, changes: dict
+    digits: Splits, net: nn.Module, tmp_path: Path, *, granularity: str, after: int, changes: dict
 ) -> None:
     """Stopped after any epoch and gone on with, a run ends in the same file, bit for bit."""
     asked = settings(
