@@ -44,6 +44,19 @@ def test_the_grain_is_found(grain):
     assert found[0].cpu == pytest.approx(0.1)
 
 
+def test_a_clock_too_coarse_for_a_pass_sees_no_steps():
+    """A pass that ends within one tick takes no time, and the next width is no step from it."""
+    clock = Register(8)
+    plain = clock.deploy
+
+    def deploy(model, example):
+        return plain(model, example) if example.shape[1] > 8 else nn.Identity()
+
+    found = staircase(deploy, widths=(7, 8, 9), seconds=0.002, clocks=(clock, clock))
+
+    assert [(tread.cpu > 0, tread.step) for tread in found] == [(False, False), (False, False), (True, False)]
+
+
 def test_without_steps_there_is_no_grain():
     """Where time grows as the multiply-adds do, no step is seen."""
     assert grain_of([Tread(width, width**2, 1.0, width**2, step=False) for width in (8, 9, 16)]) is None

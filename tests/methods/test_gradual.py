@@ -154,9 +154,18 @@ def test_units_spared_and_rounded(digits: Splits, net: nn.Module) -> None:
     assert any(one.left < one.total for one in found.layers)
 
 
-@pytest.mark.parametrize(("granularity", "after"), [("weights", 1), ("weights", 4), ("units", 2)])
+@pytest.mark.parametrize(
+    ("granularity", "after", "changes"),
+    [
+        ("weights", 1, {}),
+        ("weights", 4, {}),
+        ("units", 2, {}),
+        ("weights", 3, {"channels_last": True, "optimizer": "adam"}),
+        ("units", 3, {"channels_last": True, "optimizer": "adam"}),
+    ],
+)
 def test_a_resumed_run_equals_an_unbroken_one(
-    digits: Splits, net: nn.Module, tmp_path: Path, granularity: str, after: int
+    digits: Splits, net: nn.Module, tmp_path: Path, *, granularity: str, after: int, changes: dict
 ) -> None:
     """Stopped after any epoch and gone on with, a run ends in the same file, bit for bit."""
     asked = settings(
@@ -166,7 +175,7 @@ def test_a_resumed_run_equals_an_unbroken_one(
         steps=2,
         epochs=5,
         distil=True,
-        training=FAST.but(ema=0.9),
+        training=FAST.but(ema=0.9, **changes),
     )
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     expected = gradual(net, digits, asked, out=whole)
@@ -268,6 +277,47 @@ def test_cuts_fit_into_any_number_of_epochs(epochs: int) -> None:
 
     assert asked.length == epochs
     assert asked.course.end < epochs or epochs == 1
+
+
+@pytest.mark.parametrize("every", range(1, 12))
+def test_cuts_fit_however_far_apart(every: int) -> None:
+    """With epochs and every, the cuts are as many as fit, the printed number at most, and training follows the last."""
+    asked = GradualSettings(sparsity=0.9, epochs=12, every=every)
+
+    assert (asked.length, asked.course.every) == (12, every)
+    assert asked.course.end < 12
+    assert asked.course.steps == max(n for n in range(1, 5) if n * every < 12)
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_cuts_fit_however_many(steps: int) -> None:
+    """With epochs and steps, the cuts are so many, as far apart as lets training follow the last."""
+    course = GradualSettings(sparsity=0.9, epochs=12, steps=steps, begin=0).course
+
+    assert course.steps == steps
+    assert course.every * (steps + 1) <= 12 < (course.every + 1) * (steps + 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"minimum": 9}, {"round_to": 8}, {"minimum": {"conv1": 7}}, {"scope": "global", "minimum": 10}],
+)
+def test_a_share_that_limits_keep_from_being_met_is_noted(
+    digits: Splits, net: nn.Module, options: dict
+) -> None:
+    """Where fewer units go than were to, the result says how many were asked for and how many went; else it says nothing."""
+    asked = settings(sparsity=0.8, granularity="units", steps=2, epochs=3, **options)
+
+    found = gradual(net, digits, asked)
+
+    total = sum(one.total for one in found.layers)
+    gone = total - sum(one.left for one in found.layers)
+    wanted = int(0.8 * total) if "scope" in options else sum(int(0.8 * one.total) for one in found.layers)
+    assert gone < wanted
+    (note,) = found.notes
+    assert f"{gone} of {total} units are gone" in note
+    assert f"{wanted} were to go (sparsity 0.8)" in note
+    assert not gradual(net, digits, asked.model_copy(update={"minimum": 1, "round_to": 1})).notes
 
 
 def test_the_rate_falls_over_the_whole_run(digits: Splits, net: nn.Module) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +161,30 @@ def sealed(content: bytes) -> bytes:
     return content + hashlib.blake2b(content, digest_size=32).digest()
 
 
+def claiming(
+    content: bytes, *shape: int, payload: bytes | None = None, blanks: int = 0, **told: object
+) -> bytes:
+    """A coded file of one tensor, with another shape and other things written into its header."""
+    length = int.from_bytes(content[12:20], "little")
+    header = json.loads(zlib.decompress(content[20 : 20 + length]))
+    header["tensors"][0].update(shape=shape, **told)
+    text = zlib.compress(json.dumps(header).encode() + b" " * blanks, 1)
+    rest = content[20 + length :] if payload is None else payload
+    return sealed(content[:12] + len(text).to_bytes(8, "little") + text + rest)
+
+
+@pytest.mark.parametrize("shape", [(30_000,), (1500, 1500)])
+def test_what_is_written_is_read(shape: tuple[int, ...], coder: Coder, tmp_path: Path) -> None:
+    """Whatever `coded` returns, `read_coded` reads: tensors of one number, too, which could be told in next to no bytes."""
+    tensors = {"b": torch.randn(10), "same": torch.full(shape, 2.5), "w": torch.zeros(shape)}
+    write_coded(tmp_path / "a", tensors, None, coder=coder)
+
+    found = read_coded(tmp_path / "a").read()
+
+    assert all(same_bits(found[name], tensor) for name, tensor in tensors.items())
+    assert 400 * (tmp_path / "a").stat().st_size < sum(tensor.nbytes for tensor in tensors.values())
+
+
 def test_what_is_made_to_do_harm_is_refused(tmp_path: Path) -> None:
     """With a right checksum, too: other versions, headers that are none, tensors far larger than the file."""
     path = tmp_path / "bad.secateur"
@@ -171,7 +198,7 @@ def test_what_is_made_to_do_harm_is_refused(tmp_path: Path) -> None:
     path.write_bytes(sealed(good + b"more"))
     with pytest.raises(FileFormatError, match="do not hold the tensors"):
         read_coded(path)
-    path.write_bytes(coded({"w": torch.zeros(10_000_000)}, None, coder="huffman"))
+    path.write_bytes(claiming(good, 10_000_000))
     with pytest.raises(FileFormatError, match="do not hold the tensors"):
         read_coded(path)
     path.write_bytes(sealed(good))
@@ -179,12 +206,86 @@ def test_what_is_made_to_do_harm_is_refused(tmp_path: Path) -> None:
         secateur.load(path)
 
 
+PLAIN = coded({"w": torch.zeros(8)}, None, coder="huffman")[:-32]
+
+
+@pytest.mark.parametrize("shape", [(0, 2**63), (0, 2**62, 2**62), (0, 10**30)])
+def test_shapes_that_cannot_be_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """A tensor without numbers may claim any shape, which no size of a file bounds."""
+    path = tmp_path / "bad.secateur"
+    path.write_bytes(claiming(PLAIN, *shape, payload=b"", how="raw", stream=None, kinds=0, sizes=(0, 0)))
+
+    with pytest.raises(FileFormatError, match=r"'w': it has the shape \[0, .* use another copy"):
+        read_coded(path).read()
+
+
+@pytest.mark.parametrize("tail", [b"", b"more"], ids=["longer", "with a tail"])
+def test_packed_numbers_are_neither_more_nor_fewer(tail: bytes, tmp_path: Path) -> None:
+    """Packed numbers end where the shape says, and the packed bytes end there, too."""
+    packed = zlib.compress(bytes(40 if tail else 44)) + tail
+    path = tmp_path / "bad.secateur"
+    path.write_bytes(
+        claiming(PLAIN, 10, payload=packed, how="zlib", stream=None, kinds=0, sizes=(len(packed), 0))
+    )
+
+    with pytest.raises(FileFormatError, match="more or fewer than it says"):
+        read_coded(path).read()
+
+
+def test_a_header_is_no_longer_than_any(tmp_path: Path) -> None:
+    """A header of 100 MB and more is refused before it is read, however few bytes it packs to."""
+    path = tmp_path / "bad.secateur"
+    path.write_bytes(claiming(PLAIN, 8, blanks=100_000_001))
+
+    with pytest.raises(FileFormatError, match="more than 100,000,000 bytes"):
+        read_coded(path)
+
+
+def test_numbers_of_one_byte_are_not_told_by_places(tmp_path: Path) -> None:
+    """The writer never does so, and a reader would need more memory for the places than for the numbers."""
+    path = tmp_path / "bad.secateur"
+    path.write_bytes(
+        claiming(
+            coded({"w": torch.zeros(8).half()}, None, coder="huffman")[:-32], 8, dtype="U8", how="sparse"
+        )
+    )
+
+    with pytest.raises(FileFormatError, match="never told by places"):
+        read_coded(path)
+
+
+@pytest.mark.parametrize("numbers", ["alike", "nearly", "sparse", "clustered"])
+def test_reading_takes_little_more_than_the_tensors(
+    numbers: str, coder: Coder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound on what a file unpacks to bounds memory: two bytes for each number beside the numbers, and the same again for zeros."""
+    monkeypatch.setattr("secateur.store.coded_file._EXPANSION", 1 << 30)
+    count = 1_200_000
+    weight = torch.full((count,), 1.0) if numbers == "alike" else torch.zeros(count)
+    if numbers == "nearly":
+        weight[7] = 1
+    elif numbers != "alike":
+        weight = sparse(count, gone=0.9, clusters=None if numbers == "sparse" else 8)
+    path = tmp_path / "big.secateur"
+    write_coded(path, {"w": weight}, None, coder=coder)
+    tracemalloc.start()
+    try:
+        found = read_coded(path).read()["w"]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert same_bits(found, weight)
+    assert peak < 2.5 * weight.nbytes + (4 << 20)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_streams_that_do_not_fit_their_description_raise_errors_of_ours(coder: Coder, seed: int) -> None:
-    """Whatever a stream's bytes are, reading ends, in symbols of the right number or an error that says so."""
+    """Whatever a stream's bytes are, reading ends, in symbols of the right number or an error that says so; unbroken ones are read."""
     generator = np.random.default_rng(seed)
     symbols = np.minimum(generator.geometric(0.6, 5000) - 1, 6)
     document, data = pack(symbols, 7, coder)
+    assert np.array_equal(unpack(document, data, 5000), symbols)
     broken = bytearray(data)
     for place in generator.integers(0, len(data), 5):
         broken[place] = generator.integers(0, 256)

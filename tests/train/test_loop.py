@@ -9,7 +9,7 @@ from torch import nn
 
 from secateur.errors import DataError, ModelError, SettingsError
 from secateur.train import TrainSettings, distil_loss, fit, logits, snapshot, soften, teacher_logits
-from secateur.train.conditions import batches, derived_seed
+from secateur.train.conditions import batches, channels_last, derived_seed
 
 QUICK = TrainSettings(epochs=3, lr=0.05, batch_size=64)
 
@@ -332,6 +332,26 @@ def test_contradictions_are_refused(digits, network):
     foreign = torch.optim.SGD(network(1).parameters(), lr=0.1)
     with pytest.raises(ModelError, match="another network"):
         fit(model, *digits, QUICK, optimizer=foreign)
+
+
+@pytest.mark.parametrize("given", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels"])
+def test_every_layout_is_given_back(given):
+    """Only the weights of 2-D convolutions are held otherwise, and each gets its strides back: kernels of 1x1, too, of which both layouts may be said."""
+    net = nn.Sequential(nn.Conv2d(8, 16, 1), nn.Conv2d(16, 8, 3), nn.Conv2d(8, 8, 3, groups=8)).to(
+        memory_format=given
+    )
+    net.append(nn.Conv3d(2, 3, 3))
+    net.register_buffer("table", torch.zeros(2, 3, 4, 4))
+    tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    before = {name: (tensor.stride(), tensor.detach().clone()) for name, tensor in tensors.items()}
+
+    with channels_last(net):
+        assert net[1].weight.is_contiguous(memory_format=torch.channels_last)
+        assert net.table.is_contiguous()
+
+    for name, (strides, value) in before.items():
+        assert tensors[name].stride() == strides, name
+        assert torch.equal(tensors[name], value), name
 
 
 def test_channels_last_changes_the_layout_only_while_training(digits, network):

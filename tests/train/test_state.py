@@ -9,6 +9,7 @@ from torch import nn
 
 from secateur.errors import ModelError, SettingsError
 from secateur.train import TrainSettings, TrainState, fit, restore, snapshot
+from secateur.train.state import pack_optimizer, unpack_optimizer
 
 BASE = TrainSettings(epochs=4, batch_size=100, lr=0.05)
 
@@ -29,8 +30,9 @@ def through_files(state):
         {"momentum": 0.0, "augment": "flip-shift", "keep": "last", "ema": 0.5},
         {"precision": "bf16", "clip": 0.5, "nesterov": True, "early_stopping": 1},
         {"channels_last": True, "ema": 0.9},
+        {"channels_last": True, "optimizer": "adam", "clip": 0.5},
     ],
-    ids=["sgd", "adam", "ema", "rmsprop", "plain", "bf16", "channels-last"],
+    ids=["sgd", "adam", "ema", "rmsprop", "plain", "bf16", "channels-last", "channels-last-adam"],
 )
 @pytest.mark.parametrize("stop_at", [1, 3])
 def test_resumed_run_equals_the_uninterrupted_one(changes, stop_at, digits, network):
@@ -48,6 +50,23 @@ def test_resumed_run_equals_the_uninterrupted_one(changes, stop_at, digits, netw
     assert (again.best_epoch, again.stopped) == (expected.best_epoch, expected.stopped)
     one, two = snapshot(whole), snapshot(resumed)
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_moments_come_back_in_the_layout_of_their_parameters():
+    """Files keep no layout; beside a parameter with channels last, a moment has its channels last, too."""
+    first, second = (nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last) for _ in range(2))
+    adam, again = (torch.optim.Adam(net.parameters()) for net in (first, second))
+    first(torch.randn(2, 4, 5, 5)).sum().backward()
+    adam.step()
+    tensors, document = pack_optimizer(adam)
+    stored = safetensors.torch.load(safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}))
+
+    unpack_optimizer(again, stored, document)
+
+    for key in ("exp_avg", "exp_avg_sq"):
+        assert again.state[second.weight][key].stride() == second.weight.stride()
+        assert torch.equal(again.state[second.weight][key], adam.state[first.weight][key])
+    assert again.state[second.weight]["step"] == 1
 
 
 def test_stop_is_decided_again_on_resume(digits, network):

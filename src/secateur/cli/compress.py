@@ -73,8 +73,7 @@ def compress(
         raise SettingsError("name a saved network to compress first")
     if out is None:
         raise SettingsError("--out is missing; name the file to write, such as net.secateur")
-    if data is None and asked.get("epochs"):
-        raise SettingsError("--epochs needs --data, on which the levels are trained")
+    _check_training(asked)
     settings = _settings(asked)
     source = open_network(network, allow=trusted(allow, data))
     splits = None if data is None else open_data(data, **data_options(asked))
@@ -85,6 +84,20 @@ def compress(
             on_epoch=None if progress is None else progress.epoch, on_batch=None if progress is None else progress.batch,
         )  # fmt: skip
     _show(result, splits)
+
+
+def _check_training(asked: Mapping[str, Any]) -> None:
+    """Raise SettingsError where an option of training is given and nothing will be trained."""
+    names = [name for name in (*_TRAINING, "distil") if asked.get(name)]
+    if not names:
+        return
+    flag = f"--{names[0].replace('_', '-')}"
+    if "data" not in asked:
+        raise SettingsError(f"{flag} needs --data, on which the levels are trained")
+    if asked.get("epochs") == 0:
+        raise SettingsError(
+            f"{flag} is of training, and --epochs 0 leaves the levels as they are; leave out one of the two"
+        )
 
 
 def _settings(asked: Mapping[str, Any]) -> CompressSettings:

@@ -118,7 +118,9 @@ def staircase(
     for width, (cpu, wall) in times.items():
         macs = _macs(kind, width)
         below = treads[-1] if treads else None
-        step = below is not None and 1000 * cpu / below.cpu > _JUMP * macs / below.macs
+        # A clock may be too coarse for the smaller width: from no time at all nothing can be said to have grown.
+        known = None if below is None or below.cpu == 0 else below
+        step = known is not None and 1000 * cpu / known.cpu > _JUMP * macs / known.macs
         treads.append(Tread(width, 1000 * cpu, 1000 * wall, macs, step))
     return tuple(treads)
 

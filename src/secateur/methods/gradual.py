@@ -332,11 +332,12 @@ class _Run:
         return result
 
     def _notes(self) -> tuple[str, ...]:
-        if self.settings.course.end < self.settings.length:
-            return ()
-        return (
-            "The network was not trained after the last cut: epochs ends there; give more to make it good.",
-        )
+        notes: list[str] = []
+        if self.settings.course.end >= self.settings.length:
+            notes.append(
+                "The network was not trained after the last cut: epochs ends there; give more to make it good."
+            )
+        return (*notes, *self.cutter.notes(self.model))
 
 
 def _name(phase: int) -> str:

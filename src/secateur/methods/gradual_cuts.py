@@ -61,6 +61,10 @@ class Cutter(Protocol):
         """What is left of each layer that takes part."""
         ...
 
+    def notes(self, model: nn.Module) -> tuple[str, ...]:
+        """Whether less is gone at the end than was asked for, and why."""
+        ...
+
 
 def cutter_of(model: nn.Module, data: Splits, settings: GradualSettings) -> Cutter:
     """What is removed from a network, given unpruned.
@@ -158,6 +162,11 @@ class _Weights:
             Thinned(layer, int(weight.count_nonzero()), weight.numel()) for layer, weight in weights.items()
         )
 
+    def notes(self, model: nn.Module) -> tuple[str, ...]:
+        """None: weights meet every share."""
+        del model
+        return ()
+
 
 class _Units:
     """Units of groups of channels, cut for real."""
@@ -212,6 +221,19 @@ class _Units:
         """The width of each group, and what it was; one unit is no group any more."""
         here = {group.name: group.width for group in watch(model, self.example).groups}
         return tuple(Thinned(name, here.get(name, 1), width) for name, width in self.widths.items())
+
+    def notes(self, model: nn.Module) -> tuple[str, ...]:
+        """Asked for and met, where limits keep units that were to go."""
+        layers, share = self.layers(model), self.settings.sparsity
+        total, left = sum(one.total for one in layers), sum(one.left for one in layers)
+        by_layer = sum(_part(share, one.total) for one in layers)
+        wanted = _part(share, total) if self.settings.scope == "global" else by_layer
+        if total - left >= wanted:
+            return ()
+        return (
+            f"{total - left} of {total} units are gone ({1 - left / total:.1%}), and {wanted} were to go (sparsity {share:g}):"
+            " minimum and round_to keep the others; lower them to meet the share.",
+        )
 
     def _shares(self, here: dict[str, int], share: float) -> dict[str, float]:
         """Of what is there now, the share of each group, or of all (under no name), by which the whole is met."""

@@ -27,7 +27,8 @@ class GradualSettings(BaseModel):
     """Options of gradual pruning, checked when they are set.
 
     Attributes:
-        sparsity: The share that is gone at the end, of every layer or of all together; it is met to one weight, or unit.
+        sparsity: The share that is gone at the end, of every layer or of all together; it is met to one weight, or unit, as far as
+            ``minimum`` and ``round_to`` let it.
         granularity: ``weights`` are set to zero and held there; ``units`` are cut for real.
         schedule: The law by which the share grows (`secateur.plan.Schedule`).
         initial: The share that goes at the first cut.
@@ -40,8 +41,9 @@ class GradualSettings(BaseModel):
         normalise: For ``global``: divide a layer's scores by their norm first.
         exclude: Layers whose whole names fit one of these regular expressions stay as they are. Where units go, it is the layer
             that writes them.
-        minimum: Units that stay in each layer at least, for units by layer; see `secateur.plan`.
-        round_to: Widths that stay are rounded up to a multiple of it, for units by layer.
+        minimum: Units that stay in each layer at least, where units go; see `secateur.plan`. Where it keeps the share from being met, the
+            result says so in its notes.
+        round_to: Widths that stay are rounded up to a multiple of it, for units by layer; likewise.
         score_examples: Training examples that a criterion which needs data looks at.
         distil: The network also learns from the answers of the unpruned one (``training.distil_weight``).
         training: How it is trained between the cuts. The schedule of the rate is ``constant`` or ``linear``, and runs over all epochs;
@@ -120,7 +122,8 @@ class GradualSettings(BaseModel):
         _, every, steps = next(one for one in _PRINTED if self.sparsity <= one[0])
         if self.epochs is not None:
             free = self.epochs - self.begin
-            steps = self.steps or max(1, min(steps, free - 1))
+            most = free - 1 if self.every is None else (free - 1) // self.every
+            steps = self.steps or max(1, min(steps, most))
             every = max(1, free // (steps + 1))
         return Schedule(
             self.sparsity, self.schedule, self.initial, self.begin, self.every or every, self.steps or steps

@@ -21,8 +21,8 @@ from secateur._files import write_atomic
 from secateur.errors import FileFormatError, StoreError
 from secateur.store.documents import canonical_json
 from secateur.store.records import Count, Strict, first_problem
-from secateur.store.streams import Coder, StreamDocument, pack, unpack
-from secateur.store.tensor_file import DTYPES, Entry, as_bytes, dtype_name
+from secateur.store.streams import CHUNK, Coder, StreamDocument, pack, unpack
+from secateur.store.tensor_file import DTYPES, LONGEST_HEADER, Entry, as_bytes, dtype_name
 
 MAGIC: Final = b"SECATEUR"
 FORMAT: Final = 1
@@ -111,7 +111,7 @@ def coded(tensors: Mapping[str, Tensor], document: object, *, coder: Coder) -> b
 
     Raises:
         ModelError: A tensor has a dtype that files cannot hold.
-        StoreError: A library that the coder needs is not installed.
+        StoreError: A library that the coder needs is not installed, or the document is too long.
     """
     entries: list[_TensorDocument] = []
     payload: list[bytes] = []
@@ -121,8 +121,12 @@ def coded(tensors: Mapping[str, Tensor], document: object, *, coder: Coder) -> b
         payload += parts
     text = canonical_json(
         {"document": document, "tensors": [entry.model_dump() for entry in entries]}, what="the document"
-    )
-    header = zlib.compress(text.encode(), 9)
+    ).encode()
+    if len(text) > LONGEST_HEADER:
+        raise StoreError(
+            f"the description of the tensors has {len(text):,} bytes, and a file holds {LONGEST_HEADER:,}; shorten the history"
+        )
+    header = zlib.compress(text, 9)
     head = MAGIC + FORMAT.to_bytes(4, "little") + len(header).to_bytes(8, "little")
     whole = b"".join([head, header, *payload])
     return whole + hashlib.blake2b(whole, digest_size=_CHECKSUM).digest()
@@ -162,7 +166,7 @@ def read_coded(path: Path) -> CodedFile:
         )
     length = int.from_bytes(content[len(MAGIC) + 4 : _HEAD], "little")
     limit = _EXPANSION * len(whole)
-    header = _header(path, content[_HEAD : _HEAD + length], limit=limit)
+    header = _header(path, content[_HEAD : _HEAD + length])
     entries: dict[str, Entry] = {}
     parts: dict[str, tuple[_TensorDocument, bytes]] = {}
     start, total = _HEAD + length, 0
@@ -170,6 +174,10 @@ def read_coded(path: Path) -> CodedFile:
         if entry.dtype not in DTYPES:
             raise FileFormatError(
                 f"{path}: {entry.name!r} has the number type {entry.dtype}, which this version cannot read; upgrade Secateur"
+            )
+        if entry.how in ("levels", "sparse") and DTYPES[entry.dtype].itemsize == 1:
+            raise FileFormatError(  # a place would take more memory than the number
+                f"{path} is damaged: {entry.name!r} has numbers of one byte, which are never told by places; use another copy"
             )
         entries[entry.name] = Entry(DTYPES[entry.dtype], tuple(entry.shape), start)
         parts[entry.name] = (entry, content[start : start + sum(entry.sizes)])
@@ -182,9 +190,13 @@ def read_coded(path: Path) -> CodedFile:
     return CodedFile(path, header.document, entries, parts)
 
 
-def _header(path: Path, packed: bytes, *, limit: int) -> _Header:
+def _header(path: Path, packed: bytes) -> _Header:
     try:
-        text = zlib.decompressobj().decompress(packed, max(limit, 1))
+        text = zlib.decompressobj().decompress(packed, LONGEST_HEADER + 1)
+        if len(text) > LONGEST_HEADER:
+            raise FileFormatError(
+                f"{path} is damaged: its description has more than {LONGEST_HEADER:,} bytes; use another copy"
+            )
         return _Header.model_validate(json.loads(text))
     except ValidationError as error:
         raise FileFormatError(
@@ -200,7 +212,7 @@ def _bits(tensor: Tensor) -> Numbers:
 
 
 def _encoded(name: str, tensor: Tensor, coder: Coder) -> tuple[_TensorDocument, list[bytes]]:
-    """A tensor in the way that takes the fewest bytes."""
+    """A tensor in the way that takes the fewest bytes, of those that unpack to no more than readers accept."""
     raw = as_bytes(tensor).tobytes()
     zipped = zlib.compress(raw, 9)
     ways: list[
@@ -222,7 +234,10 @@ def _encoded(name: str, tensor: Tensor, coder: Coder) -> tuple[_TensorDocument, 
             stream, data = pack((bits != 0).astype(np.int64), 2, coder)
             numbers = bits[bits != 0]
             ways.append(("sparse", len(numbers), stream, zlib.compress(numbers.tobytes(), 9), data))
-    how, number, stream, table, data = min(ways, key=lambda way: len(way[3]) + len(way[4]))
+    how, number, stream, table, data = min(
+        (way for way in ways if tensor.nbytes <= _EXPANSION * (len(way[3]) + len(way[4]))),  # as readers ask
+        key=lambda way: len(way[3]) + len(way[4]),
+    )
     entry = _TensorDocument(
         name=name,
         dtype=dtype_name(name, tensor),
@@ -239,17 +254,21 @@ def _decoded(entry: _TensorDocument, data: bytes) -> Tensor:
     dtype, count = DTYPES[entry.dtype], math.prod(entry.shape)
     table, coded_symbols = data[: entry.sizes[0]], data[entry.sizes[0] :]
     whole = np.dtype(f"<u{min(dtype.itemsize, 8)}")
+    bits: Numbers
     if entry.how == "raw":
-        raw = table
+        bits = np.frombuffer(bytearray(table), dtype=np.uint8)
     elif entry.how == "zlib":
-        raw = _unzipped(table, count * dtype.itemsize)
+        bits = np.frombuffer(bytearray(_unzipped(table, count * dtype.itemsize)), dtype=np.uint8)
     elif entry.stream is None:
         raise FileFormatError("it is coded, and does not say how; use another copy")
     elif entry.how == "levels":
         kinds = np.frombuffer(table, dtype=whole) if len(table) % whole.itemsize == 0 else np.empty(0)
         if len(kinds) != entry.kinds or entry.stream.kinds != len(kinds):
             raise FileFormatError("its table is not as long as it says; use another copy")
-        raw = kinds[unpack(entry.stream, coded_symbols, count)].tobytes()
+        places = unpack(entry.stream, coded_symbols, count)
+        bits = np.empty(count, dtype=whole)
+        for start in range(0, count, CHUNK):  # NumPy makes 8 bytes of every place that it looks up
+            bits[start : start + CHUNK] = kinds[places[start : start + CHUNK]]
     else:
         there = unpack(entry.stream, coded_symbols, count) != 0
         numbers = np.frombuffer(_unzipped(table, entry.kinds * dtype.itemsize), dtype=whole)
@@ -257,20 +276,23 @@ def _decoded(entry: _TensorDocument, data: bytes) -> Tensor:
             raise FileFormatError("it has more or fewer numbers than it says; use another copy")
         bits = np.zeros(count, dtype=whole)
         bits[there] = numbers
-        raw = bits.tobytes()
-    if len(raw) != count * dtype.itemsize:
+    if bits.nbytes != count * dtype.itemsize:
         raise FileFormatError("it has more or fewer numbers than its shape; use another copy")
-    if not count:
-        return torch.empty(entry.shape, dtype=dtype)
-    return torch.frombuffer(bytearray(raw), dtype=dtype).view(entry.shape)
+    try:
+        if not count:
+            return torch.empty(entry.shape, dtype=dtype, device="cpu")
+        return torch.as_tensor(bits.view(np.uint8)).view(dtype).view(entry.shape)
+    except (RuntimeError, TypeError, OverflowError) as error:  # its numbers bound all but empty shapes
+        raise FileFormatError(f"it has the shape {entry.shape}; use another copy") from error
 
 
 def _unzipped(data: bytes, size: int) -> bytes:
     """So many bytes, and no more than that, whatever the packed ones claim."""
     try:
-        found = zlib.decompressobj().decompress(data, max(size, 1))
+        reader = zlib.decompressobj()
+        found = reader.decompress(data, size + 1)
     except zlib.error as error:
         raise FileFormatError("its packed numbers are damaged; use another copy") from error
-    if len(found) != size:
-        raise FileFormatError("its packed numbers are fewer than it says; use another copy")
+    if len(found) != size or not reader.eof or reader.unused_data:
+        raise FileFormatError("its packed numbers are more or fewer than it says; use another copy")
     return found

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from secateur.errors import FileFormatError
 
 Symbols = NDArray[np.int64]
+Places = NDArray[np.uint16]
 
 _SHORTEST, _LANES = 1024, 256
 
@@ -99,7 +100,7 @@ class Code:
         bits = (self.codes[symbols][owner] >> shifts) & np.uint64(1)
         return np.packbits(bits.astype(np.uint8)).tobytes()
 
-    def decode(self, data: bytes, lanes: Sequence[int], count: int) -> Symbols:
+    def decode(self, data: bytes, lanes: Sequence[int], count: int) -> Places:
         """So many symbols, from what `encode` made.
 
         Raises:
@@ -115,7 +116,7 @@ class Code:
         padded = np.frombuffer(data + bytes(8), dtype=np.uint8).astype(np.uint64)
         at = 8 * (np.cumsum(sizes) - sizes)  # of each lane the next bit
         ends = 8 * np.cumsum(sizes)
-        found = np.zeros((len(sizes), lane), dtype=np.int64)
+        found = np.zeros((len(sizes), lane), dtype=np.uint16)
         left = np.minimum(lane, count - lane * np.arange(len(sizes)))
         for step in range(min(lane, count)):
             alive = left > step
@@ -132,4 +133,4 @@ class Code:
             raise FileFormatError(
                 "a coded tensor ends in the middle of a symbol; use another copy of the file"
             )
-        return found[np.arange(lane)[None, :] < left[:, None]]
+        return found.ravel()[:count]  # all lanes but the last are full

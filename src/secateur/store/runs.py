@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from secateur.errors import FileFormatError
 
 Symbols = NDArray[np.int64]
+Places = NDArray[np.uint16]
+"""Symbols as readers hold them: there are no more than fit."""
+
+CHUNK: Final = 1 << 16
+"""How many symbols are looked at together where each takes more memory than it will have in the end."""
 
 
 def to_runs(symbols: Symbols, bits: int) -> tuple[Symbols, Symbols]:
@@ -39,15 +46,19 @@ def to_runs(symbols: Symbols, bits: int) -> tuple[Symbols, Symbols]:
     return lengths, values
 
 
-def from_runs(runs: Symbols, values: Symbols, count: int) -> Symbols:
+def from_runs(runs: Places, values: Places, count: int) -> Places:
     """So many symbols, from what `to_runs` made.
 
     Raises:
         FileFormatError: They are more.
     """
-    places = np.cumsum(runs + 1) - 1
-    if len(places) and places[-1] >= count:
-        raise FileFormatError("a coded tensor has more numbers than its shape; use another copy of the file")
-    symbols = np.zeros(count, dtype=np.int64)
-    symbols[places] = values
+    symbols, last = np.zeros(count, dtype=np.uint16), -1
+    for start in range(0, len(runs), CHUNK):
+        places = last + np.cumsum(runs[start : start + CHUNK].astype(np.int64) + 1)
+        last = int(places[-1])
+        if last >= count:
+            raise FileFormatError(
+                "a coded tensor has more numbers than its shape; use another copy of the file"
+            )
+        symbols[places] = values[start : start + CHUNK]
     return symbols

@@ -6,15 +6,12 @@ import importlib
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from secateur.errors import FileFormatError, SettingsError, StoreError
 from secateur.store.huffman import Code, code_lengths, lane_of
 from secateur.store.records import Count, Strict
-from secateur.store.runs import from_runs, to_runs
-
-Symbols = NDArray[np.int64]
+from secateur.store.runs import CHUNK, Places, Symbols, from_runs, to_runs
 
 Coder: TypeAlias = Literal["huffman", "ans"]
 """How symbols become bits. ``huffman`` spends whole bits on each, ``ans`` what it is worth. Either may tell runs of zeros by their lengths: whole bits
@@ -67,8 +64,8 @@ def pack(symbols: Symbols, kinds: int, coder: Coder) -> tuple[StreamDocument, by
     return document, b"".join(parts)
 
 
-def unpack(document: StreamDocument, data: bytes, count: int) -> Symbols:
-    """So many symbols, from what `pack` made.
+def unpack(document: StreamDocument, data: bytes, count: int) -> Places:
+    """So many symbols, from what `pack` made; not to be written to. They take two bytes each, and hardly more while they are read.
 
     Raises:
         FileFormatError: They do not fit each other.
@@ -106,13 +103,13 @@ def _huffman_packed(symbols: Symbols, kinds: int) -> list[bytes]:
     return [lengths, np.asarray(lanes, dtype="<u4").tobytes(), data]
 
 
-def _huffman_unpacked(parts: list[bytes], kinds: int, count: int) -> Symbols:
+def _huffman_unpacked(parts: list[bytes], kinds: int, count: int) -> Places:
     if len(parts) != 3 or len(parts[0]) != kinds or len(parts[1]) % 4:
         raise _foreign()
     lengths = np.frombuffer(parts[0], dtype=np.uint8).astype(np.int64)
     alone = np.flatnonzero(lengths == 255)
     if len(alone):
-        return np.full(count, alone[0], dtype=np.int64)
+        return _alike(int(alone[0]), count)
     code = Code(lengths.tolist())
     return code.decode(parts[2], np.frombuffer(parts[1], dtype="<u4").astype(np.int64).tolist(), count)
 
@@ -153,7 +150,7 @@ def _ans_packed(symbols: Symbols, kinds: int) -> list[bytes]:
     return [table, np.asarray(coder.get_compressed(), dtype="<u4").tobytes()]
 
 
-def _ans_unpacked(parts: list[bytes], kinds: int, count: int) -> Symbols:
+def _ans_unpacked(parts: list[bytes], kinds: int, count: int) -> Places:
     if len(parts) != 2 or len(parts[1]) % 4:
         raise _foreign()
     counts = np.asarray(_long(parts[0]), dtype=np.int64)
@@ -161,14 +158,23 @@ def _ans_unpacked(parts: list[bytes], kinds: int, count: int) -> Symbols:
         raise _foreign()
     used = np.flatnonzero(counts)
     if len(used) <= 1:
-        return np.full(count, used[0] if len(used) else 0, dtype=np.int64)
+        return _alike(int(used[0]) if len(used) else 0, count)
     stream = _constriction()
     words = np.frombuffer(parts[1], dtype="<u4").astype(np.uint32)
     try:
         coder = stream.stack.AnsCoder(words)
     except ValueError as error:
         raise _foreign() from error
-    return used[np.asarray(coder.decode(_model(stream, counts), count), dtype=np.int64)]
+    model, found = _model(stream, counts), np.empty(count, dtype=np.uint16)
+    for start in range(0, count, CHUNK):
+        part = found[start : start + CHUNK]
+        part[:] = used[np.asarray(coder.decode(model, len(part)), dtype=np.int64)]
+    return found
+
+
+def _alike(symbol: int, count: int) -> Places:
+    """One symbol so many times, in the memory of one."""
+    return np.broadcast_to(np.uint16(symbol), (count,))
 
 
 def _short(numbers: list[int]) -> bytes:

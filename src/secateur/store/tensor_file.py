@@ -39,7 +39,9 @@ DTYPES: Mapping[str, torch.dtype] = {
 }
 DTYPE_NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
 
-_LONGEST_HEADER = 100_000_000  # what the safetensors library accepts
+LONGEST_HEADER = 100_000_000
+"""Bytes that a header may have: what the safetensors library accepts."""
+
 _CHUNK = 1 << 24
 
 
@@ -226,7 +228,7 @@ def _entries(path: Path, header: Mapping[str, Any], base: int) -> dict[str, Entr
 def _header_length(path: Path, head: bytes, size: int) -> int:
     """The length of the header, once the first bytes say that this is a safetensors file."""
     length = int.from_bytes(head[:8], "little")
-    if head[8:9] == b"{" and 2 <= length <= min(size - 8, _LONGEST_HEADER):
+    if head[8:9] == b"{" and 2 <= length <= min(size - 8, LONGEST_HEADER):
         return length  # asked first: a header of 640 bytes begins 80 02, as pickles do
     kind = None
     if head[:4] == b"PK\x03\x04":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
@@ -118,11 +118,14 @@ def channels_last(model: nn.Module) -> Generator[None]:
         >>> net.weight.is_contiguous()
         True
     """
-    before = [(parameter, parameter.is_contiguous()) for parameter in model.parameters()]
-    cast("Any", model).to(memory_format=torch.channels_last)
+    before = [(weight, weight.stride()) for weight in model.parameters() if weight.dim() == 4]
+    for weight, _ in before:
+        weight.data = weight.data.to(memory_format=torch.channels_last)
     try:
         yield
     finally:
-        for parameter, contiguous in before:
-            if contiguous:
-                parameter.data = parameter.data.contiguous()
+        for weight, strides in before:
+            if weight.stride() != strides:
+                data = weight.data
+                own = torch.empty_strided(data.shape, strides, dtype=data.dtype, device=data.device)
+                weight.data = own.copy_(data)

@@ -223,3 +223,8 @@ def unpack_optimizer(
         optimizer.load_state_dict({"state": state, "param_groups": groups})
     except ValueError as error:
         raise SettingsError(f"the saved optimiser state is of other parameters: {error}") from error
+    for parameter, held in optimizer.state.items():
+        for key, value in held.items():
+            # A moment in another layout than its parameter's is summed in another order, and files keep no layout.
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                held[key] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
