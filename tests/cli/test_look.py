@@ -197,6 +197,8 @@ def test_help_lists_the_commands(secateur, monkeypatch):
     assert [line.split()[0] for line in listed] == [
         "train",
         "reduce",
+        "prune",
+        "compress",
         "compare",
         "watch",
         "evaluate",

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{message.rstrip('.')}; `secateur --help` and `secateur COMMAND --help` say what there is"
         )
     except (SettingsError, NothingToCutError) as error:
-        return _say(_as_options(str(error)))
+        return _say(_as_options(str(error), next(iter(words), "")))
     except SecateurError as error:
         return _say(str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -128,11 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _as_options(message: str) -> str:
+def _as_options(message: str, command: str = "") -> str:
     """A message about settings with their names as a command line has them: ``max_drop`` is ``--max-drop`` there.
 
     Names are known by what stands around them (quoted after "option", a value behind them) or by an underscore inside, so
-    that words such as "keep", and paths, are left alone.
+    that words such as "keep", and paths, are left alone. Of a command only its own options are meant: in a study's file there are others.
 
     >>> _as_options("option 'lr' cannot be 0; last_share (0.7) is above first_share (0.64) in a/max_drop/b, keep it")
     '--lr cannot be 0; --last-share (0.7) is above --first-share (0.64) in a/max_drop/b, keep it'
@@ -140,8 +140,9 @@ def _as_options(message: str) -> str:
     commands: dict[str, Any] = cast("Any", typer.main.get_command(app)).commands
     flags = {
         parameter.name: max(parameter.opts, key=len)
-        for command in commands.values()
-        for parameter in command.params
+        for name, known in commands.items()
+        if command in (name, "") or command not in commands
+        for parameter in known.params
         if parameter.opts[0].startswith("-")
     }
     alone, inside = r"(?<![\w./\\-])", r"(?![\w./\\-])"

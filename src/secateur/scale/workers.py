@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
@@ -101,19 +102,25 @@ class RayWorkers:
         )
 
     def __enter__(self) -> Self:
-        quiet = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": True}
         try:
-            if self.address is None:
-                # Ray's own processes are as nice as 15, so that whatever else runs here would starve them
-                ours = {"worker_niceness": 0}
-                self._ray.init(num_cpus=self.count, include_dashboard=False, _system_config=ours, **quiet)
-            else:
-                self._ray.init(address=self.address, **quiet)
+            with warnings.catch_warnings():
+                # JAX, which converters bring, warns of every fork; these processes begin anew and do not use it
+                warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+                self._started()
         except Exception as error:  # whatever Ray raises when it cannot start or reach what it is told
             raise SettingsError(
                 f"Ray cannot be {'reached at ' + self.address if self.address else 'started'}: {type(error).__name__}: {error}"
             ) from error
         return self
+
+    def _started(self) -> None:
+        quiet = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": True}
+        if self.address is not None:
+            self._ray.init(address=self.address, **quiet)
+            return
+        # Ray's own processes are as nice as 15, so that whatever else runs here would starve them
+        ours = {"worker_niceness": 0}
+        self._ray.init(num_cpus=self.count, include_dashboard=False, _system_config=ours, **quiet)
 
     def __exit__(self, *_: object) -> None:
         self._ray.shutdown()
