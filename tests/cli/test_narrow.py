@@ -21,7 +21,7 @@ def test_trained_with_rounding(trained, secateur):
 
     assert said.code == 0, said
     assert (trained / "model-qat.tflite").exists()
-    assert "Trained for 1 epochs in int8" in said.out
+    assert "Trained for 1 epoch in int8" in said.out
     assert "loses most" in said.out
     assert "conv1" in said.out
 

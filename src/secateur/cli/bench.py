@@ -171,7 +171,7 @@ def _shown(
             grid = _grid(f"{of}, by litert-benchmark", "median", "5 %", "95 %", "mean", "first", "opening")
             for path, said in own.items():
                 values = (said.median, said.low, said.high, said.mean, said.first, said.opening)
-                grid.add_row(Text(text.plain(str(path))), *(f"{value:.2f}" for value in values))
+                grid.add_row(Text(text.plain(str(path))), *(f"{value:.3f}" for value in values))
             out.print(grid)
         out.print()
     grid = _grid("Memory in a process of its own", "with the file", "without it", "the file's")

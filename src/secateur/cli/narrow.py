@@ -184,7 +184,7 @@ def _trained(
             calibration=count, observer=cast("Observer", observer), keep_float=keep_float,
             seed=asked.get("seed", 0), on_epoch=progress.epoch, on_batch=progress.batch,
         )  # fmt: skip
-    note = f"Trained for {settings.epochs} epochs in int8, at a rate of {settings.lr:g}."
+    note = f"Trained for {settings.epochs} epoch{'' if settings.epochs == 1 else 's'} in int8, at a rate of {settings.lr:g}."
     return Ready(made.model, "int8", made.simulated, keep_float, (note,))
 
 
@@ -194,7 +194,7 @@ def blamed(ready: Ready, examples: Tensor, splits: Splits, *, observer: str) -> 
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("loses most")
     table.add_column("signal to noise", justify="right")
-    table.add_column("accuracy", justify="right")
+    table.add_column("accuracy, points", justify="right")
     for loss in blame(made, splits.validation)[:_SHOWN]:
         table.add_row(loss.name, f"{loss.sqnr:.1f} dB", text.points(-loss.drop))
     return table

@@ -18,7 +18,15 @@ from secateur.cli.narrow import blamed, check, narrowed
 from secateur.cli.progress import doing
 from secateur.cli.sources import data_options, open_data, trusted
 from secateur.errors import ExportError, SettingsError
-from secateur.evaluate import Drop, Evaluation, class_changes, evaluate, paired_drop
+from secateur.evaluate import (
+    ClassChange,
+    Drop,
+    Evaluation,
+    class_changes,
+    evaluate,
+    paired_drop,
+    worst_change,
+)
 from secateur.export import Exported, open_file
 from secateur.export import export as export_to
 from secateur.report import Change, text
@@ -140,14 +148,20 @@ def _advice(mode: str, observer: str, *, prepared: bool) -> str:
     return "Try --mode float16"
 
 
+def _fell(one: ClassChange) -> str:
+    """By how much, from where to where."""
+    return f"{one.name}: {text.points(one.points)} points ({text.percent(one.before)} → {text.percent(one.after)})"
+
+
 def _table(before: Evaluation, after: Evaluation, drop: Drop, made: Exported, *, packed: int) -> Table:
     """What the deployed file reaches, beside the network that it was made of."""
     change = Change.of_drop(drop.points, upper=drop.upper, confidence=drop.confidence)
-    worst = min(class_changes(before, after), key=lambda one: one.points)
+    worst = worst_change(class_changes(before, after))
+    fell = "none" if worst is None else _fell(worst)
     lines = {
         "accuracy on validation": f"{text.percent(before.accuracy)} → {text.percent(after.accuracy)}",
-        "change": f"{text.points(change.points)} [{text.interval(change)}] of {text.integer(drop.count)} examples",
-        "worst class": f"{worst.name}: {text.points(worst.points)} ({text.percent(worst.before)} → {text.percent(worst.after)})",
+        "change": f"{text.points(change.points)} points [{text.interval(change)}] on {text.integer(drop.count)} examples",
+        "class that fell most": fell,
         "same answer": text.percent(made.agreement),
         "signal to noise": f"{made.sqnr:.1f} dB",
         "bytes": text.integer(made.bytes),
