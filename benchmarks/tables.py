@@ -431,6 +431,31 @@ def sparse(rows: Sequence[Row]) -> Table:
     return heads, lines
 
 
+def coded(rows: Sequence[Row]) -> Table:
+    """One line for each network, what was pruned by itself, and way to code it."""
+    lines: list[Sequence[str]] = []
+    for (network, name, scope, method), runs in grouped(rows, "network", "data", "scope", "method").items():
+        sizes = [[run["sizes"][key] for run in runs] for key in ("raw", "gzip", "xz")]
+        errors = [[run[key] for run in runs] for key in ("error_before", "error_pruned", "error_after")]
+        coded_bytes = [run["bytes_after"] for run in runs]
+        ratios = [run["bytes_before"] / run["bytes_after"] for run in runs]
+        lines.append(
+            [
+                network,
+                name,
+                scope,
+                method,
+                seeds(runs),
+                *(spread(one) for one in sizes),
+                spread(coded_bytes),
+                spread(ratios),
+                *(spread(one, fixed(2)) for one in errors),
+            ]
+        )
+    heads = ["network", "data", "share of", "method", "seeds", "pruned file, bytes", "gzip -9", "xz", "coded"]
+    return [*heads, "÷", "test error before, %", "pruned", "coded"], lines
+
+
 def claims(rows: Sequence[Row]) -> Table:
     """One line for each comparison by which a claim is answered; a claim is said once."""
     lines: list[Sequence[str]] = []
@@ -457,6 +482,7 @@ KINDS = {
 }
 """What a file's rows are about, by a key that all of them carry; the first that fits is taken."""
 FORMS = {
+    "coded": coded,
     "families": families,
     "exceptions": exceptions,
     "models": side_by_side,
@@ -465,7 +491,7 @@ FORMS = {
     "sparse": sparse,
 }
 """Tables that a page asks for by name."""
-GATHERED = {reductions, retrained, timings, retraining, shares, sparse}
+GATHERED = {coded, reductions, retrained, timings, retraining, shares, sparse}
 """The tables whose lines gather several runs."""
 
 
