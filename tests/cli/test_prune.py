@@ -70,7 +70,7 @@ def test_units_go_for_real(secateur, base, tmp_path):
 
 
 def test_a_finished_run_can_be_resumed_without_harm(secateur, pruned):
-    """Resuming what is finished trains nothing and leaves the same file."""
+    """Resuming what is finished trains nothing, leaves the same file, and compares sizes as the unbroken run does."""
     file = pruned / "model.safetensors"
     before = file.read_bytes()
 
@@ -79,6 +79,7 @@ def test_a_finished_run_can_be_resumed_without_harm(secateur, pruned):
     assert said.code == 0, said.err
     assert file.read_bytes() == before
     assert "epoch 3 of 3:" not in said.err
+    assert "→" in next(line for line in said.out.splitlines() if line.startswith("gzip -9"))
 
 
 @pytest.mark.parametrize(

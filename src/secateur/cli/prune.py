@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 from rich.text import Text
+from torch import nn
 
 from secateur.cli import options as o
 from secateur.cli import show
@@ -17,10 +19,10 @@ from secateur.cli.runs import about, folder_of, kept, required, stored_run
 from secateur.cli.sources import Source, data_options, open_data, open_network, trusted
 from secateur.data import Splits
 from secateur.errors import ModelError, SettingsError
-from secateur.methods import PRUNE, GradualResult, GradualSettings, gradual, unpruned_in
+from secateur.methods import MODEL_FILE, PRUNE, GradualResult, GradualSettings, gradual, unpruned_in
 from secateur.networks import names
 from secateur.report import text
-from secateur.store import packed_sizes
+from secateur.store import packed_sizes, save
 from secateur.train.recipes import recipe_for
 
 _INHERITED = ("augment", "shift", "shift_fill")
@@ -105,7 +107,7 @@ def _started(asked: Mapping[str, Any]) -> None:
             source.model, splits, settings, out=out, about=noted, earlier=source.history,
             on_epoch=progress.epoch, on_cut=progress.cut, on_batch=progress.batch,
         )  # fmt: skip
-    _show(result, splits, source.file)
+    _show(result, splits, source.model)
 
 
 def _resumed(network: str | None, out: Path | None, asked: Mapping[str, Any]) -> None:
@@ -120,7 +122,7 @@ def _resumed(network: str | None, out: Path | None, asked: Mapping[str, Any]) ->
             model, splits, out=folder, resume=True,
             on_epoch=progress.epoch, on_cut=progress.cut, on_batch=progress.batch,
         )  # fmt: skip
-    _show(result, splits, None)
+    _show(result, splits, model)
 
 
 def _inherited(source: Source, data: str) -> dict[str, Any]:
@@ -140,7 +142,7 @@ def _settings(asked: Mapping[str, Any], inherited: Mapping[str, Any]) -> Gradual
     return GradualSettings(**own, training=plain.but(**{**inherited, **explicit}))
 
 
-def _show(result: GradualResult, data: Splits, before: Path | None) -> None:
+def _show(result: GradualResult, data: Splits, unpruned: nn.Module) -> None:
     """What is left of each layer, what the network reaches, and where it is."""
     out = show.console()
     units = result.masks is None
@@ -152,12 +154,11 @@ def _show(result: GradualResult, data: Splits, before: Path | None) -> None:
         raise RuntimeError("the command's runs have a folder")
     with doing("packing the file"):
         sizes = packed_sizes(result.file)
-        was = None if before is None else packed_sizes(before)
-    lines = [("file", sizes["raw"], None if was is None else was["raw"])]
-    lines += [("gzip -9", sizes["gzip"], None if was is None else was["gzip"])]
-    for name, now, earlier in lines:
-        came = "" if earlier is None else f"{text.size(earlier)} → "
-        out.print(f"{name}: {came}{text.size(now)}")
+        with tempfile.TemporaryDirectory() as folder:
+            save(unpruned, Path(folder) / MODEL_FILE)
+            was = packed_sizes(Path(folder) / MODEL_FILE)
+    for name, key in (("file", "raw"), ("gzip -9", "gzip")):
+        out.print(f"{name}: {text.size(was[key])} → {text.size(sizes[key])}")
     for note in result.notes:
         out.print(f"note: {note}", soft_wrap=True)
     if not units:
