@@ -61,6 +61,16 @@ def test_quantise_scores_the_file_beside_the_network(secateur, deployed, tmp_pat
     assert str(tmp_path / "small.onnx") in said.out
 
 
+def test_a_file_in_place_of_another_says_so(secateur, deployed, tmp_path):
+    """What is written again is said to have been there before; what is new is not."""
+    said = [
+        secateur("export", deployed, "--target", "torch", "--out", tmp_path / "again.pt2") for _ in range(2)
+    ]
+
+    assert [one.code for one in said] == [0, 0], said
+    assert ["in place of" in one.out for one in said] == [False, True]
+
+
 def test_evaluate_measures_deployed_files(secateur, deployed):
     """Alone, and against the network; a file of a network in another format differs in nothing."""
     alone = secateur("evaluate", deployed / "model-int8.onnx", "--data", "digits")

@@ -77,13 +77,14 @@ def compress(
     settings = _settings(asked)
     source = open_network(network, allow=trusted(allow, data))
     splits = None if data is None else open_data(data, **data_options(asked))
+    there = out.exists()
     count = 0 if settings.training is None or splits is None else settings.training.epochs
     with PruneProgress(count) if count else nullcontext() as progress, doing("clustering and coding"):
         result = deep_compression(
             source.model, settings, data=splits, out=out, earlier=source.history,
             on_epoch=None if progress is None else progress.epoch, on_batch=None if progress is None else progress.batch,
         )  # fmt: skip
-    _show(result, splits)
+    _show(result, splits, there=there)
 
 
 def _check_training(asked: Mapping[str, Any]) -> None:
@@ -111,7 +112,7 @@ def _settings(asked: Mapping[str, Any]) -> CompressSettings:
     return CompressSettings(**own, training=plain.but(**explicit))
 
 
-def _show(result: CompressResult, data: Splits | None) -> None:
+def _show(result: CompressResult, data: Splits | None, *, there: bool) -> None:
     out = show.console()
     out.print(_layers(result))
     out.print()
@@ -130,7 +131,7 @@ def _show(result: CompressResult, data: Splits | None) -> None:
         out.print(show.change_of(result.before, result.after, data, split="validation"), soft_wrap=True)
     if result.file is not None:
         out.print(
-            f"The network: {result.file} ({text.size(result.file.stat().st_size)}); `secateur evaluate` and secateur.load read it",
+            f"The network: {show.made(result.file, there=there)} ({text.size(result.file.stat().st_size)}); `secateur evaluate` and secateur.load read it",
             soft_wrap=True,
         )
 

@@ -52,11 +52,12 @@ def export(
             f"the shape of one example of {network} is not known; give it, as --input-shape 3,224,224"
         )
     example = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
+    there = wanted.exists()
     with doing(f"writing {wanted}"):
         made = export_to(source.model, example, wanted, target=str(target))
     console = show.console()
     console.print(
-        f"{made.path} ({text.size(made.bytes)}) for {made.target}: outputs differ from the network's by"
+        f"{show.made(made.path, there=there)} ({text.size(made.bytes)}) for {made.target}: outputs differ from the network's by"
         f" {made.deviation:.1e} of the largest",
         soft_wrap=True,
     )

@@ -117,6 +117,7 @@ def quantise(
                 f" {max_drop:g}; nothing was written. {_advice(mode, observer, prepared=prepare)}"
             )
         content = trial.read_bytes()
+    there = wanted.exists()
     write_atomic(wanted, [content], size=len(content))
     console = show.console()
     console.print(Text(f"{network} in {mode} for {target}", style="bold"), soft_wrap=True)
@@ -134,7 +135,7 @@ def quantise(
         console.print(
             Text(f"Not found in the file, and ranged by calibration examples: {lost}"), soft_wrap=True
         )
-    console.print(f"\nThe file: {wanted}", soft_wrap=True)
+    console.print(f"\nThe file: {show.made(wanted, there=there)}", soft_wrap=True)
 
 
 def _advice(mode: str, observer: str, *, prepared: bool) -> str:

@@ -73,6 +73,15 @@ def reduced(report: Report, folder: Path | None) -> None:
                 out.print(f"The file that is deployed: {folder / file.name}", soft_wrap=True)
 
 
+def made(path: Path, *, there: bool) -> str:
+    """A file that was written; whether one of that name was there before.
+
+    >>> made(Path("m.onnx"), there=True)
+    'm.onnx (in place of the one that was there)'
+    """
+    return f"{path} (in place of the one that was there)" if there else str(path)
+
+
 def worst_class(worst: ClassAccuracy) -> str:
     """The class of which least is right, with how much.
 
