@@ -28,11 +28,11 @@ import secateur
 from _results import RESULTS, ROOT, Results
 from secateur import data, networks, store
 from secateur.cost import CostModel
-from secateur.data import Split, Splits
+from secateur.data import Splits
 from secateur.evaluate import evaluate
 from secateur.observe import Need, observe
 from secateur.plan import compensate
-from secateur.train import TrainSettings, fill_of, fit, random_affine, teacher_logits
+from secateur.train import TrainSettings, fit
 
 BASES = ROOT / "runs" / "strategies-bases"
 ARMS = ("reduced", "from scratch", "from scratch, with the teacher")
@@ -50,8 +50,6 @@ class Task:
         base_epochs: Epochs of its training.
         between: Epochs after each step.
         finish: Epochs at the end.
-        copies: How often each training example is there at the end, rotated, stretched, sheared and moved in another way each
-            time; 0 are the examples themselves, moved by up to a pixel at each step.
     """
 
     network: str
@@ -59,7 +57,6 @@ class Task:
     base_epochs: int
     between: int
     finish: int
-    copies: int = 0
 
     @property
     def epochs(self) -> int:
@@ -71,14 +68,13 @@ TASKS = {
     "lenet32-64-1024": Task(
         "lenet32-64-1024",
         (
-            {"conv1": 20, "conv2": 44, "dense1": 256},
-            {"conv1": 12, "conv2": 24, "dense1": 64},
-            {"conv1": 12, "conv2": 24, "dense1": 30},
+            {"conv1": 16, "conv2": 40, "dense1": 256},
+            {"conv1": 8, "conv2": 24, "dense1": 64},
+            {"conv1": 8, "conv2": 24, "dense1": 34},
         ),
         base_epochs=12,
         between=1,
-        finish=60,
-        copies=6,
+        finish=50,
     ),
     "lenet-caffe": Task(
         "lenet-caffe",
@@ -109,38 +105,6 @@ def small_settings(epochs: int, *, distil: float, schedule: str = "cosine") -> T
         warmup_epochs=0.5, ema=0.98, keep="last", clip=1.0, augment="shift", shift=1, distil_weight=distil,
         distil_temperature=2.0, precision="bf16",
     )  # fmt: skip
-
-
-def finish(
-    task: Task, model: nn.Module, splits: Splits, *, teacher: nn.Module | None, epochs: int, seed: int
-) -> None:
-    """Train what is small, from labels or with a teacher, which answers once to every copy of an example."""
-    weight = 0.0 if teacher is None else 0.7 if not task.copies else 0.9
-    settings = small_settings(epochs, distil=weight)
-    if not task.copies:
-        fit(model, splits.train, splits.validation, settings, seed=seed, teacher=teacher)
-        return
-    train = varied(splits.train, task.copies, seed=seed)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        answers = None if teacher is None else teacher_logits(teacher, train).float()
-    settings = settings.but(
-        epochs=epochs // task.copies, augment="none", warmup_epochs=0.5 / task.copies, precision="32"
-    )
-    fit(
-        model.to(memory_format=torch.channels_last), train, splits.validation, settings, seed=seed, teacher_answers=answers
-    )  # fmt: skip
-
-
-def varied(train: Split, copies: int, *, seed: int) -> Split:
-    """So many copies of each example, each changed in another way."""
-    generator = torch.Generator().manual_seed(seed)
-    fill = fill_of(train.inputs, "minimum")
-    changed = [
-        random_affine(part, generator, shift=1.5, fill=fill)
-        for _ in range(copies)
-        for part in train.inputs.split(8192)
-    ]
-    return Split(torch.cat(changed), train.targets.repeat(copies))
 
 
 def base_of(task: Task, splits: Splits, seed: int) -> nn.Module:
@@ -184,7 +148,10 @@ def reduced(task: Task, base: nn.Module, splits: Splits, seed: int, *, trained: 
     )
     model = secateur.factor(model, plan, data=sample)
     if trained:
-        finish(task, model, splits, teacher=base, epochs=task.finish, seed=1000 * seed + 99)
+        fit(
+            model, splits.train, splits.validation, small_settings(task.finish, distil=0.7), seed=1000 * seed + 99,
+            teacher=base,
+        )  # fmt: skip
     return model.eval()
 
 
@@ -195,7 +162,10 @@ def scratch(task: Task, base: nn.Module, splits: Splits, seed: int, *, teacher: 
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.reset_parameters()
-    finish(task, model, splits, teacher=base if teacher else None, epochs=task.epochs, seed=1000 * seed + 99)
+    settings = small_settings(task.epochs, distil=0.7 if teacher else 0.0)
+    fit(
+        model, splits.train, splits.validation, settings, seed=1000 * seed + 99, teacher=base if teacher else None
+    )  # fmt: skip
     return model.eval()
 
 
