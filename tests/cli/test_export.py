@@ -66,6 +66,32 @@ def test_evaluate_measures_deployed_files(secateur, deployed):
     assert all(" 0.00 " in row for row in rows)
 
 
+def test_a_reduced_network_is_exported(secateur, small, tmp_path):
+    """Its file says of which shape an example is."""
+    said = secateur("export", small, "--target", "torch", "--out", tmp_path / "n.pt2")
+    measured = secateur(
+        "evaluate", tmp_path / "n.pt2", "--data", "digits", "--allow", "torch", "--against", small
+    )
+
+    assert (said.code, measured.code) == (0, 0), said.err + measured.err
+    assert "differ from the network's by" in said.out
+    assert all(" 0.00 " in line for line in measured.out.splitlines() if " to " in line)
+
+
+@pytest.mark.slow
+def test_the_default_is_int8_for_litert(secateur, deployed, tmp_path):
+    """The file is beside what was asked for, and is measured by LiteRT."""
+    pytest.importorskip("litert_torch")
+    file = tmp_path / "n.tflite"
+
+    made = secateur("quantise", deployed, "--data", "digits", "--out", file)
+    measured = secateur("evaluate", file, "--data", "digits", "--against", deployed)
+
+    assert (made.code, measured.code) == (0, 0), made.err + measured.err
+    assert "in int8 for litert" in made.out
+    assert "run by            litert" in measured.out
+
+
 def test_a_file_that_loses_too_much_is_not_written(refused, deployed, tmp_path, monkeypatch):
     """What it loses, what was allowed, and what to try."""
     from secateur.cli import quantise

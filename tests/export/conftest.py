@@ -35,7 +35,7 @@ def small(images: Tensor) -> nn.Module:
     with torch.no_grad():
         for _ in range(20):  # so that the norm has statistics
             model(images * 2 + 0.5)
-    return model
+    return model.eval()
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ import torch
 
 from secateur.errors import ExportError
 from secateur.export import MODES, export, open_file
+from secateur.export.deployed import BY_NAME
+from secateur.export.litert import LiteRT
 from secateur.export.litert_graph import MOVERS, graph_of
 
 pytest.importorskip("litert_torch")
@@ -12,7 +14,25 @@ pytest.importorskip("ai_edge_quantizer")
 
 
 @pytest.fixture(scope="module")
-def made(small, images, tmp_path_factory):
+def converted_once(small):
+    """The small network is converted once; what follows the conversion differs from test to test."""
+    kept: dict[str, bytes] = {}
+    target, convert = BY_NAME["litert"], BY_NAME["litert"].convert
+
+    def remembered(request):
+        if type(request.model) is not type(small):
+            return convert(request)
+        if "content" not in kept:
+            kept["content"] = convert(request)
+        return kept["content"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target, "convert", remembered)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(small, images, converted_once, tmp_path_factory):
     """The network in every mode."""
     folder = tmp_path_factory.mktemp("litert")
     return {
@@ -86,7 +106,7 @@ def test_ranges_are_those_of_all_examples(made, small, images):
     assert any(scale == pytest.approx(by_hand, rel=1e-3) for scale, _ in steps)
 
 
-def test_observers_differ_as_they_say(small, images, tmp_path):
+def test_observers_differ_as_they_say(small, images, converted_once, tmp_path):
     """A rare large value: all of it is covered by min/max; the moving average clips it, to the cost of the signal."""
     rare = images.clone()
     rare[-1] *= 8
@@ -106,7 +126,7 @@ def test_observers_differ_as_they_say(small, images, tmp_path):
     assert found["minmax"].sqnr > found["ema"].sqnr + 3
 
 
-def test_a_layer_stays_float_in_the_file(small, images, tmp_path):
+def test_a_layer_stays_float_in_the_file(small, images, converted_once, tmp_path):
     """Its weights, too; what is around it does not."""
     made = export(
         small, images, tmp_path / "n.tflite", target="litert", mode="int8", calibration=images,
@@ -120,8 +140,21 @@ def test_a_layer_stays_float_in_the_file(small, images, tmp_path):
     assert made.float_operators == ("DEPTHWISE_CONV_2D of deep", "FULLY_CONNECTED of out")
 
 
-def test_written_twice_it_is_the_same(made, small, images, tmp_path):
+@pytest.mark.parametrize("mode", ["dynamic", "float16"])
+def test_a_layer_keeps_its_weights_in_modes_of_weights(small, images, converted_once, tmp_path, mode):
+    """As wide as they were; the others are narrow."""
+    made = export(small, images, tmp_path / "n.tflite", target="litert", mode=mode, keep_float=["hidden"])
+    found = {
+        held.kind for one in graph(made, small).operators for held in one.weights if one.layers == ("hidden",)
+    }
+
+    assert found == {"FLOAT32"}
+    assert made.bytes > 72 * 16 * 4
+
+
+def test_written_twice_it_is_the_same(made, small, images, tmp_path, monkeypatch):
     """Equal outputs, to the bit."""
+    monkeypatch.setattr(BY_NAME["litert"], "convert", LiteRT().convert)  # anew, not what is kept
     again = export(small, images, tmp_path / "n.tflite", target="litert", mode="int8", calibration=images)
 
     assert torch.equal(open_file(again.path)(images), open_file(made["int8"].path)(images))
@@ -142,7 +175,19 @@ def test_an_operator_that_cannot_be_taken_is_named_with_its_layer(with_operator,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_silent_fallback_is_an_error(small, images, tmp_path, monkeypatch):
+def test_an_operator_without_a_kernel_is_named_with_its_layer(with_operator, tmp_path):
+    """The converter takes it, and the runtime does not."""
+    with pytest.raises(ExportError, match=r"STABLEHLO_SORT.*is 2 \(sort\)"):
+        export(
+            with_operator(lambda x: x.sort(-1)[0]),
+            torch.zeros(2, 1, 6, 6),
+            tmp_path / "n.tflite",
+            target="litert",
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_silent_fallback_is_an_error(small, images, converted_once, tmp_path, monkeypatch):
     """A quantiser that leaves weights float, and says nothing, is found out; with the operators by layer."""
     from ai_edge_quantizer import recipe
 

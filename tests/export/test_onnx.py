@@ -36,6 +36,13 @@ def test_any_number_of_examples_goes_in(made, small, images):
     assert torch.allclose(opened(images), small.eval()(images), atol=1e-5)
 
 
+def test_answers_of_dynamic_files_do_not_depend_on_the_neighbours(made, images):
+    """Their activations' ranges are those of a batch, so that they are run one by one."""
+    opened = open_file(made["dynamic"].path)
+
+    assert torch.equal(opened(images), torch.cat([opened(one[None]) for one in images]))
+
+
 def test_a_network_that_pins_its_batch_is_run_one_by_one(images, tmp_path):
     """Its file takes one example, and the opened file still takes several."""
 

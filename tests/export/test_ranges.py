@@ -121,3 +121,26 @@ def test_ranges_that_cannot_be_used_are_refused(net, digits, tmp_path):
     with pytest.raises(SettingsError, match="takes no ranges"):
         export(net, x[:1], tmp_path / "m.pte", target="executorch", mode="int8", **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_lies_between_float_layers_is_float(net, digits, tmp_path):
+    """A channel with a thousandfold range harms nobody if the layers around it stay float, though a pooling lies between."""
+    pytest.importorskip("litert_torch")
+    spoilt = copy.deepcopy(net)
+    with torch.no_grad():
+        spoilt.norm2.bias[3] = 3000.0
+        spoilt.conv3.weight[:, 3] = 0.0
+    x = digits.train.inputs[:20]
+    made = simulate(spoilt, x, keep_float=["conv2", "conv3"])
+
+    file = export(
+        spoilt, x[:1], tmp_path / "m.tflite",
+        target="litert", mode="int8", calibration=x, ranges=made, keep_float=["conv2", "conv3"],
+    )  # fmt: skip
+
+    wanted, answers = (
+        logits(made, digits.validation.inputs),
+        logits(open_file(file.path), digits.validation.inputs),
+    )
+    assert sqnr(wanted, answers) > 45
+    assert sqnr(logits(spoilt, digits.validation.inputs), answers) > 25

@@ -190,6 +190,20 @@ def test_what_observers_see():
     assert errors["histogram"] <= errors["minmax"]
 
 
+@pytest.mark.parametrize("observer", ["minmax", "ema", "percentile", "histogram"])
+def test_every_observer_copes_with_every_activation(observer):
+    """Also where no value is near zero, as behind a hard-sigmoid, and where all are the same."""
+    x = torch.randn(20, 1, 8, 8)
+    model = mobile()
+    with torch.no_grad():
+        model.squeeze.weight.zero_()
+
+        made = simulate(model, x, observer=observer)
+
+        assert sqnr(model(x), made(x)) > 3
+    assert all(grid.step > 0 for grid in made.ranges.values())
+
+
 def test_what_cannot_be_simulated_is_refused(net, digits):
     """Unknown names and observers, no examples, and activations that are not finite."""
     x = digits.train.inputs[:10]

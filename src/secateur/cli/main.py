@@ -82,7 +82,7 @@ for _command, _in_short in (
     (load, "Say what a saved network is."),
     (data, "List the data sets, or look at one."),
 ):
-    app.command(short_help=_in_short)(_told(_command))
+    app.command(short_help=_in_short)(_told(cast("Callable[..., None]", _command)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -52,6 +52,22 @@ def reduce(
         str | None,
         typer.Option(help="What the network is to run on (litert, onnx, executorch): widths suit it."),
     ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="What it becomes there (int8, int8-only, dynamic, float16, float32): candidates are judged as such files."
+        ),
+    ] = None,
+    aim: Annotated[
+        str | None,
+        typer.Option(help="With --mode: cuts must make the file smaller (bytes) or quicker here (latency)."),
+    ] = None,
+    observer: Annotated[
+        str | None, typer.Option(help="With --mode: how ranges are found: minmax, histogram, ema.")
+    ] = None,
+    calibration: Annotated[
+        int | None, typer.Option(help="With --mode: training examples that ranges are found on (100).", min=1)
+    ] = None,
     minimum: o.Minimum = None,
     confidence: Annotated[
         float | None, typer.Option(help="How sure the bound must be (0.95); 0 takes drops as measured.")
@@ -117,7 +133,16 @@ def reduce(
     asked = o.given(**locals())  # every option by its name, for the run's record
     if distil is False:
         asked["distil"] = False  # switched off, not merely left alone
-    if target is not None:
+    if mode is not None:
+        options = {"aim": aim, "observer": observer, "calibration": calibration}
+        asked["deploy"] = {"target": target or "litert", "mode": mode} | {
+            key: value for key, value in options.items() if value is not None
+        }
+    elif aim is not None or observer is not None or calibration is not None:
+        raise SettingsError(
+            "--aim, --observer and --calibration say how the file is made; say with --mode what it is to be, such as int8"
+        )
+    if target is not None and aim != "bytes":  # a file is smallest where widths are as they come
         if round_to is not None:
             raise SettingsError("--target and --round-to both say what widths are multiples of; give one")
         asked["round_to"] = target

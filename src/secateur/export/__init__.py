@@ -3,7 +3,7 @@
 from secateur.export.agreement import Agreement, compare
 from secateur.export.deployed import TARGETS, Deployed, is_deployed, open_file, suffix_of
 from secateur.export.request import MODES, OBSERVERS
-from secateur.export.write import TOLERANCE, Exported, export
+from secateur.export.write import TOLERANCE, Exported, check_offered, export
 
 __all__ = [
     "MODES",
@@ -13,6 +13,7 @@ __all__ = [
     "Agreement",
     "Deployed",
     "Exported",
+    "check_offered",
     "compare",
     "export",
     "is_deployed",

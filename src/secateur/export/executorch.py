@@ -94,9 +94,16 @@ def _float_operators(graph: Any) -> list[tuple[Any, bool]]:
 
 
 def _reads_integers(node: Any) -> bool:
-    """Whether all that an operator computes with was dequantised just before, or comes from an operator of which that holds."""
-    sources = node.all_input_nodes[:2] if _name(node) in _WITH_WEIGHTS else node.all_input_nodes
-    return all(_is_mover(source) or _name(source) in _PASS_ON for source in sources)
+    """Whether an operator has an integer form, and all that it computes with was dequantised just before.
+
+    An activation function is fused with what it reads, and what only moves values has nothing to compute.
+    """
+    name = _name(node)
+    if name in _MOVES_VALUES:
+        return True
+    sources = node.all_input_nodes[:2] if name in _WITH_WEIGHTS else node.all_input_nodes
+    fused = name in _FUSED and all(_name(source) in _BEFORE_FUSED for source in sources)
+    return name in _WHOLE and (fused or all(_is_mover(source) for source in sources))
 
 
 def _is_mover(node: Any) -> bool:
@@ -115,8 +122,26 @@ def _said(node: Any) -> str:
 _WITH_WEIGHTS = frozenset(
     {"conv1d", "conv2d", "conv3d", "convolution", "conv_transpose2d", "linear", "addmm"}
 )
-_PASS_ON = frozenset({"conv1d", "conv2d", "linear", "add", "batch_norm"})
-"""Operators that are fused with the one that reads them."""
+_FUSED = frozenset({"relu", "relu_", "hardtanh", "hardtanh_", "clamp", "clamp_", "batch_norm"})
+_BEFORE_FUSED = frozenset({*_WITH_WEIGHTS, "add", "add_", "mul", "mul_", "batch_norm"})
+_MOVES_VALUES = frozenset(
+    {
+        "flatten",
+        "view",
+        "reshape",
+        "permute",
+        "transpose",
+        "squeeze",
+        "unsqueeze",
+        "getitem",
+        "dropout",
+        "dropout_",
+    }
+)
+_WHOLE = frozenset(
+    {*_FUSED, *_BEFORE_FUSED, "cat", "mean", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d"}
+)
+"""Operators of which XNNPACK has integer forms."""
 
 
 class ExecuTorchRunner:

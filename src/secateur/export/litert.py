@@ -12,7 +12,15 @@ from torch import Tensor
 
 from secateur.export.calibration import Values, clipped, extremes
 from secateur.export.libraries import library
-from secateur.export.litert_graph import MOVERS, WITH_WEIGHTS, Operator, constants_in, graph_of
+from secateur.export.litert_graph import (
+    CARRIERS,
+    MOVERS,
+    WITH_WEIGHTS,
+    Operator,
+    between,
+    constants_in,
+    graph_of,
+)
 from secateur.export.places import placed
 from secateur.export.program import refusal, traced
 from secateur.export.quiet import silenced
@@ -107,7 +115,11 @@ def _float_operators(request: Request, content: bytes) -> tuple[str, ...]:
     graph = graph_of(content, request.modules)
     found = [one for one in graph.operators if _is_float(one, request.mode)]
     unasked = [
-        str(one) for one in found if not request.keeps(one.layers) and (one.weights or request.mode != "int8")
+        str(one)
+        for one in found
+        if not request.keeps(one.layers)
+        and (one.weights or request.mode != "int8")
+        and not (request.keep_float and one.name in CARRIERS)
     ]
     if request.mode == "int8-only":
         ends = {"the input": graph.inputs, "the output": graph.outputs}
@@ -118,8 +130,11 @@ def _float_operators(request: Request, content: bytes) -> tuple[str, ...]:
 
 
 def _kept(request: Request, content: bytes) -> list[str]:
-    """Expressions that fit the operators of the layers that stay float, and no others."""
-    found = [one for one in graph_of(content, request.modules).operators if request.keeps(one.layers)]
+    """Expressions that fit the operators of the layers that stay float and what carries values between them, and no others."""
+    graph = graph_of(content, request.modules)
+    found = [one for one in graph.operators if request.keeps(one.layers)]
+    if found:
+        found += between(graph, found)
     return [f"^{re.escape(one.scope)}$" for one in found]
 
 

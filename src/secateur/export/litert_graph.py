@@ -15,6 +15,24 @@ from secateur.export.quiet import silenced
 MOVERS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 """Operators that only change the number format."""
 
+CARRIERS = frozenset(
+    {
+        "EXPAND_DIMS",
+        "GATHER",
+        "MAX_POOL_2D",
+        "MIRROR_PAD",
+        "PAD",
+        "PADV2",
+        "RESHAPE",
+        "SLICE",
+        "SPLIT",
+        "SQUEEZE",
+        "STRIDED_SLICE",
+        "TRANSPOSE",
+    }
+)
+"""Operators that give values which they took."""
+
 WITH_WEIGHTS = frozenset(
     {
         "BATCH_MATMUL",
@@ -98,6 +116,38 @@ class Graph:
     operators: tuple[Operator, ...]
     inputs: tuple[Held, ...]
     outputs: tuple[Held, ...]
+
+
+def between(graph: Graph, kept: Collection[Operator]) -> list[Operator]:
+    """The operators that only carry values from and to operators of a few, or the file's ends.
+
+    If those stay float and these did not, values would be rounded on the way all the same.
+
+    Args:
+        graph: What the file computes.
+        kept: The few.
+    """
+    few = {id(one) for one in kept}
+    carriers = {id(one): one for one in graph.operators if one.name in CARRIERS and id(one) not in few}
+    writer = {held.name: id(one) for one in graph.operators for held in one.outputs}
+    readers: dict[str, set[int]] = {}
+    for one in graph.operators:
+        for held in one.inputs:
+            readers.setdefault(held.name, set()).add(id(one))
+    while True:  # all of them, without those that a neighbour rules out
+        ruled_out = [
+            key
+            for key, one in carriers.items()
+            if not {
+                *(writer[held.name] for held in one.activations if held.name in writer),
+                *(reader for held in one.outputs for reader in readers.get(held.name, ())),
+            }
+            <= few | carriers.keys()
+        ]
+        if not ruled_out:
+            return list(carriers.values())
+        for key in ruled_out:
+            del carriers[key]
 
 
 def graph_of(content: bytes, modules: Mapping[str, nn.Module]) -> Graph:

@@ -62,6 +62,10 @@ class Onnx:
         return OnnxRunner(content, threads=threads)
 
 
+_ALONE = "secateur.examples_at_a_time"
+"""Under this key a file says that its examples are to be run one by one."""
+
+
 def _layers(graph: Any, request: Request) -> dict[str, tuple[str, ...]]:
     """The modules that each operator is from: those whose weights it reads, or else the one whose forward has it."""
     paths = request.modules
@@ -84,6 +88,8 @@ def _dynamic(graph: Any, request: Request, kept: list[str]) -> Any:
     """Int8 weights by channel; activations are quantised as they come."""
     del request
     tools = library("onnxruntime.quantization", extra=Onnx.extra)
+    # An activation's range is that of the whole batch, so that an example's answer would depend on its neighbours.
+    graph.metadata_props.add(key=_ALONE, value="1")
     # What the exporter noted of shapes contradicts what this tool makes of dense layers.
     del graph.graph.value_info[:]
     return _in_a_file(
@@ -172,7 +178,20 @@ def _float_activations(graph: Any) -> list[tuple[Any, bool]]:
     return found
 
 
-_MOVERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_MOVERS = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Shape",
+        "Identity",
+    }
+)
+"""Operators that change the number format, or nothing about the values."""
 _WITH_WEIGHTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _NARROW: Mapping[str, Callable[[Any, Request, list[str]], Any]] = MappingProxyType(
     {"dynamic": _dynamic, "float16": _float16, "int8": _int8}
@@ -196,7 +215,9 @@ class OnnxRunner:
         given = only(self._session.get_inputs())
         only(self._session.get_outputs())
         self._name = given.name
-        self._batch: int | None = given.shape[0] if isinstance(given.shape[0], int) else None
+        noted: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        fixed = given.shape[0] if isinstance(given.shape[0], int) else None
+        self._batch: int | None = 1 if _ALONE in noted else fixed
         self.input_shape = tuple(int(size) for size in given.shape[1:])
         self.integer = given.type not in ("tensor(float)", "tensor(float16)")
 

@@ -12,7 +12,7 @@ from secateur.errors import ExportError
 from secateur.export.quiet import silenced
 from secateur.export.request import Request, named
 
-_OPERATOR = re.compile(r"(?:aten|prims|torchvision)\W+(\w+)")
+_OPERATOR = re.compile(r"(?:(?:aten|prims|torchvision)\W+|opcode '(?:STABLEHLO_)?)(\w+)")
 
 
 def traced(request: Request, *, batch: str) -> Any:

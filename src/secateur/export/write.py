@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from secateur._files import write_atomic
 from secateur._model import copied, unwrapped
 from secateur._options import did_you_mean, expect, expect_names
-from secateur.errors import DataError, ExportError, SettingsError
+from secateur.errors import DataError, ExportError, FileFormatError, SettingsError
 from secateur.export.agreement import Agreement, compare
 from secateur.export.deployed import BY_NAME, TARGETS, opened
+from secateur.export.program import refusal, traced
 from secateur.export.quiet import silenced
 from secateur.export.request import CALIBRATED, MODES, OBSERVERS, Request, Runner, Target, named
 from secateur.quantise import Simulated
@@ -107,8 +108,7 @@ def export(
 
     Raises:
         SettingsError: An option is out of its range or not offered by the target, or the target's library is missing.
-        DataError: Examples or calibration do not fit.
-        ModelError: The network is no classifier of one tensor.
+        DataError: Examples or calibration do not fit, or the network is no classifier of one tensor.
         ExportError: The target cannot take the network, the file computes something else, or not all that should be integer is.
         StoreError: The file could not be written; an old one is as it was.
 
@@ -131,7 +131,7 @@ def export(
     if ranges is not None:
         ready = replace(ready, ranges=_same_network(ranges, ready, chosen))
     content = chosen.convert(ready)
-    _check_same(ready, opened(chosen, content, source=file.name), example, held_out, target=target)
+    _check_same(ready, _loaded(chosen, ready, content), example, held_out, target=target)
     left: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     if mode != "float32":
@@ -139,7 +139,7 @@ def export(
         content, left, lost = chosen.quantise(ready, content)
         _check_smaller(ready, wide, len(content), target=target)
     judged = example if held_out is None else held_out
-    found = _agreement(ready, opened(chosen, content, source=file.name), judged)
+    found = _agreement(ready, _loaded(chosen, ready, content), judged)
     write_atomic(file, [content], size=len(content))
     return Exported(
         path=file,
@@ -153,6 +153,18 @@ def export(
         float_operators=left,
         ranges_not_found=lost,
     )
+
+
+def check_offered(target: str, mode: str, *, observer: str = "minmax") -> None:
+    """Refuse what a target does not offer, before anything is done.
+
+    Raises:
+        SettingsError: There is no such target, mode or observer, or the target does not offer it.
+
+    Example:
+        >>> check_offered("litert", "int8")
+    """
+    _target(target, mode, observer, ())
 
 
 def _target(name: str, mode: str, observer: str, keep_float: Collection[str]) -> Target:
@@ -258,6 +270,18 @@ def _check_inputs(what: str, inputs: Tensor, *, like: Tensor | None = None) -> N
             f"{what} has examples of shape {list(inputs.shape[1:])}, and the network is exported for {list(like.shape[1:])};"
             " give inputs of the same data"
         )
+
+
+def _loaded(target: Target, ready: Request, content: bytes) -> Runner:
+    """The file in its runtime; one that was only just made and cannot be loaded is the network's fault, not the file's.
+
+    Raises:
+        ExportError: The runtime has no kernel for an operator.
+    """
+    try:
+        return opened(target, content, source="the file")
+    except FileFormatError as error:
+        raise refusal(target.name, traced(ready, batch="one"), error) from error
 
 
 def _check_same(

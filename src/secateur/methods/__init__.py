@@ -2,6 +2,7 @@
 
 from secateur.methods.ablation import Ablation, ablate
 from secateur.methods.bisection import Bisection, largest_within
+from secateur.methods.deployment import Deployment
 from secateur.methods.factor_within import FactorResult, RankTrial, factor_within
 from secateur.methods.layerwise import LayerError, LayerwiseResult, Surgeon, layerwise_obs
 from secateur.methods.listener import Listener, Silent
@@ -21,6 +22,7 @@ __all__ = [
     "MODEL_FILE",
     "Ablation",
     "Bisection",
+    "Deployment",
     "FactorResult",
     "JointThresholds",
     "Layer",

@@ -49,12 +49,14 @@ class Tried:
         found: How it was judged.
         epochs: Epochs of retraining.
         seconds: Wall time.
+        missed: Why it was discarded though it is within the bound.
     """
 
     model: nn.Module | None
     found: Verdict
     epochs: int
     seconds: float
+    missed: str = ""
 
 
 class Trials:
@@ -86,7 +88,7 @@ class Trials:
         started, epochs = time.perf_counter(), 0
         retraining = self.settings.retraining(candidate.round)
         cut = apply(model, candidate.plan)
-        found = self.judge.look(cut)
+        found = self.judge.decide(cut, candidate.best)
         if not (self.settings.accept_early and self.judge.within(found, candidate.best)):
             epochs = self.retrain(
                 cut,
@@ -96,7 +98,7 @@ class Trials:
                 best=candidate.best,
                 listener=listener,
             )
-            found = self.judge.look(cut)
+            found = self.judge.decide(cut, candidate.best)
         kept = cut if self.judge.within(found, candidate.best) else None
         return Tried(kept, found, epochs, time.perf_counter() - started)
 
@@ -128,7 +130,7 @@ class Trials:
                 on_batch=listener.batch,
             )  # fmt: skip
             epochs = len(found.history)
-            if scope == "block" or self.judge.within(self.judge.look(model), best):
+            if scope == "block" or self.judge.enough(self.judge.look(model), best):
                 return epochs
         wanted = settings.distil_weight > 0 or bool(settings.attention_layers)
         distil = self.settings.distil and wanted
@@ -158,7 +160,7 @@ class Trials:
             history.append(self.judge.limit(found, best))
             if not early:
                 return False
-            if self.settings.accept_early and self.judge.within(found, best):
+            if self.settings.accept_early and self.judge.enough(found, best):
                 return True
             return self.settings.give_up_early and self._hopeless(history, settings.epochs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from secateur.data import Split, Splits
 from secateur.evaluate import Drop, Evaluation, evaluate, paired_drop
 from secateur.evaluate.change import upper_bound
+from secateur.methods.deployment import Writer
 from secateur.methods.seeds import seed_for
 from secateur.methods.settings import ReduceSettings
 
@@ -36,12 +37,14 @@ class Verdict:
         drop: Of the validation accuracy.
         guard: How many points fewer of the guarding training examples are right; None without a guard.
         loss: Mean cross-entropy on all examples that are looked at; None where only answers were compared.
+        file: The file that was judged in the network's place, where the network is to be deployed.
     """
 
     accuracy: float
     drop: Drop
     guard: float | None
     loss: float | None = None
+    file: bytes | None = field(default=None, compare=False, repr=False)
 
 
 class Judge:
@@ -65,6 +68,13 @@ class Judge:
         self._few = _sample(self.examples, settings.seed, GLANCED)
         self.before: Evaluation = evaluate(unreduced, data.validation, classes=data.classes)
         self._reference = evaluate(unreduced, self.examples).correct if wanted else self.before.correct
+        self.writer = (
+            None if settings.deploy is None else Writer(data.train, settings.deploy, seed=settings.seed)
+        )
+        self.unreduced: Verdict = (
+            self.look(unreduced) if self.writer is None else self.look_at_file(unreduced)
+        )
+        self.spare = max(0.0, self.unreduced.drop.points)
 
     def glance(self, model: nn.Module) -> float:
         """The mean loss on some of the examples: enough to compare cuts by."""
@@ -74,6 +84,24 @@ class Judge:
         """Run a candidate."""
         found = evaluate(model, self.examples)
         return self.verdict(found.correct, loss=found.loss)
+
+    def look_at_file(self, model: nn.Module) -> Verdict:
+        """Run the file that a network becomes."""
+        if self.writer is None:
+            raise RuntimeError("the network is not to be deployed")
+        content = self.writer.content_of(model)
+        return replace(self.look(self.writer.opened(content)), file=content)
+
+    def decide(self, model: nn.Module, best: float) -> Verdict:
+        """Look at a candidate; where it is to be deployed at its file, unless the network itself is beyond the bound."""
+        found = self.look(model)
+        if self.writer is None or not self.within(found, best):
+            return found
+        return self.look_at_file(model)
+
+    def enough(self, verdict: Verdict, best: float) -> bool:
+        """Whether training may end early: what the unreduced network's file loses is left to the candidate's."""
+        return self.limit(verdict, best) + self.spare <= self.settings.max_drop + 1e-9
 
     def verdict(self, correct: Tensor | None, *, loss: float | None = None) -> Verdict:
         """Judge by which of the examples were right."""

@@ -31,7 +31,7 @@ from secateur.methods.settings import ReduceSettings
 from secateur.methods.snare import Search, unseen
 from secateur.methods.state import SearchState
 from secateur.scale import Workers
-from secateur.store import RunFolder, model_snapshot, restore_model, save
+from secateur.store import RunFolder, model_snapshot, restore_model, save, write_atomic
 from secateur.train import dtype_of
 
 KIND = "reduce"
@@ -319,9 +319,10 @@ class _Reduction:
         before, after = self.unreduced, copy.deepcopy(self.search.model).eval()
         data, settings = self.data, self.settings
         test_before = evaluate(before, data.test, classes=data.classes)
-        test_after = evaluate(after, data.test, classes=data.classes)
+        judged, file, told = self._deployed(after)
+        test_after = evaluate(judged, data.test, classes=data.classes)
         confidence = settings.confidence or 0.95
-        validation_after = evaluate(after, data.validation, classes=data.classes)
+        validation_after = evaluate(judged, data.validation, classes=data.classes)
         channels = self.search.watched(before)
         layers, notes = layers_of(channels, before, after)
         stopped = [_stopped(settings.max_iterations)] if self.search.stopped else []
@@ -344,8 +345,10 @@ class _Reduction:
             settings=settings,
             seconds=seconds,
             folder=None if self.folder is None else self.folder.path,
+            file=file,
             notes=(
                 *narrow,
+                *told,
                 *notes,
                 *_left_alone(self.search.unseen, settings),
                 *self._trained_whole(),
@@ -355,6 +358,23 @@ class _Reduction:
         )
         self._save(result)
         return result
+
+    def _deployed(self, after: nn.Module) -> tuple[nn.Module, bytes | None, tuple[str, ...]]:
+        """What is judged at the end: the network, or its file, with what is to be said of that."""
+        writer = self.search.judge.writer
+        if writer is None:
+            return after, None, ()
+        before = self.search.judge.unreduced.file or b""
+        content = self.search.current.file or writer.content_of(after)
+        asked = writer.deployment
+        return (
+            writer.opened(content),
+            content,
+            (
+                f"Accuracies after the reduction are those of its file for {asked.target} in {asked.mode}: {len(content):,} bytes, where the"
+                f" unreduced network's has {len(before):,}, and {writer.time_ratio(content, before):.2f} of its time for one example.",
+            ),
+        )
 
     def _trained_whole(self) -> tuple[str, ...]:
         """What is to be said of layers that have no block of their own."""
@@ -372,6 +392,9 @@ class _Reduction:
     def _save(self, result: ReduceResult) -> None:
         if self.folder is None:
             return
+        if result.file is not None and result.settings.deploy is not None:
+            path = self.folder.path / result.settings.deploy.file_name
+            write_atomic(path, [result.file], size=len(result.file))
         save(
             result.model,
             self.folder.path / MODEL_FILE,

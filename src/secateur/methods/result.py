@@ -108,6 +108,7 @@ class ReduceResult:
         settings: What was asked.
         seconds: Wall time over all steps.
         folder: The run folder, if there is one.
+        file: What is deployed, if the network is to be; then evaluations after the reduction are this file's.
         notes: Remarks.
     """
 
@@ -126,6 +127,7 @@ class ReduceResult:
     settings: ReduceSettings
     seconds: float
     folder: Path | None = None
+    file: bytes | None = None
     notes: tuple[str, ...] = ()
 
     @property

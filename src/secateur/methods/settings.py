@@ -10,6 +10,7 @@ from secateur._options import sentence
 from secateur.channels import Attention
 from secateur.errors import SettingsError
 from secateur.evaluate import Drop
+from secateur.methods.deployment import Deployment
 from secateur.plan import Minimum, RoundTo, check_limits
 from secateur.train import TrainSettings
 
@@ -84,6 +85,9 @@ class ReduceSettings(BaseModel):
         finish: How the network is trained on at the end of a round that accepted something, and kept if it is no worse; None
             leaves it as it is.
         score_examples: How many training examples scores and compensation are computed on.
+        deploy: What the reduced network becomes, a file of a runtime in narrower numbers, say. Then the accuracy of each
+            candidate's *file* is held against the bound, and that of the unreduced network as it is is what it is counted from. None judges
+            the network itself.
         seed: What every random choice follows from.
 
     Raises:
@@ -130,6 +134,7 @@ class ReduceSettings(BaseModel):
     patience: float = Field(default=3.0, ge=1)
     finish: TrainSettings | None = None
     score_examples: int = Field(default=1024, ge=1)
+    deploy: Deployment | None = None
     seed: int = Field(default=0, ge=0)
 
     if not TYPE_CHECKING:
@@ -191,6 +196,12 @@ class ReduceSettings(BaseModel):
     def limit(self, drop: Drop) -> float:
         """What of a drop is held against the bound: its upper limit, or the drop as measured."""
         return drop.upper if self.confidence else drop.points
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """What parameters and multiply-adds that a cut saves count: what is aimed at, or ``beta`` and ``gamma``."""
+        aim = "cost" if self.deploy is None else self.deploy.aim
+        return {"cost": (self.beta, self.gamma), "bytes": (1.0, 0.0), "latency": (0.0, 1.0)}[aim]
 
     def but(self, **changes: Any) -> ReduceSettings:
         """The same settings with some changed, checked again."""

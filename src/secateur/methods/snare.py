@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -95,8 +95,10 @@ class Search:
         self.judge = self.trials.judge
         self._workers = workers
         self._shared: Shared[Trials] | None = None
-        self.current: Verdict = self.judge.look(self.model)
         self.state.best = max(self.state.best, self.before.accuracy)
+        self.current: Verdict = (
+            self.judge.unreduced if model is None else self.judge.decide(self.model, self.state.best)
+        )
         self._sample = _sample(data.train, settings)
         self._cuts: Cuts | None = None
         self.channels = self.watched(self.model)
@@ -146,7 +148,8 @@ class Search:
             return None
         if settings.choose == "shock":
             return max((self._looked_at(group) for group in still_open), key=self._saving_for_shock)
-        ranked = potentials(self.channels, still_open, beta=settings.beta, gamma=settings.gamma)
+        beta, gamma = settings.weights
+        ranked = potentials(self.channels, still_open, beta=beta, gamma=gamma)
         most = max(ranked.values(), key=lambda entry: entry.score * self._share(entry.group.name))
         return self._looked_at(most.group)
 
@@ -190,8 +193,9 @@ class Search:
 
     def _saving(self, cut: Cut) -> float:
         before, after = CostModel(self.channels).total(), cut.plan.after
-        saved = self.settings.beta * (1 - after.parameters / before.parameters)
-        return saved + self.settings.gamma * (1 - after.macs / max(before.macs, 1))
+        beta, gamma = self.settings.weights
+        saved = beta * (1 - after.parameters / before.parameters)
+        return saved + gamma * (1 - after.macs / max(before.macs, 1))
 
     def _next_round(self) -> None:
         state = self.state
@@ -223,7 +227,7 @@ class Search:
             for number, cut in enumerate(cuts, start=1)
         ]
         state.iteration += len(cuts)
-        outcomes = self._carried_out(cuts, candidates)
+        outcomes = [self._aimed(tried) for tried in self._carried_out(cuts, candidates)]
         within = [place for place, tried in enumerate(outcomes) if tried.model is not None]
         best = max(within, key=lambda place: self._saving(cuts[place]), default=None)
         steps: list[Step] = []
@@ -244,6 +248,16 @@ class Search:
         for step in steps:
             self.listener.step(step)
         return tuple(steps)
+
+    def _aimed(self, tried: Tried) -> Tried:
+        """A candidate that is within the bound, discarded where its file is not what is aimed at."""
+        writer, file = self.judge.writer, tried.found.file
+        if tried.model is None or writer is None or file is None:
+            return tried
+        if self.current.file is None:
+            self.current = self.judge.look_at_file(self.model)
+        missed = writer.misses(file, self.current.file or b"")
+        return replace(tried, model=None, missed=missed) if missed else tried
 
     def _carried_out(self, cuts: Sequence[Cut], candidates: Sequence[Candidate]) -> list[Tried]:
         """Each candidate's outcome, in their order."""
@@ -296,7 +310,7 @@ class Search:
             best=self.state.best,
             listener=self.listener,
         )
-        found = self.judge.look(candidate)
+        found = self.judge.decide(candidate, self.state.best)
         shock = (found.loss or 0.0) - (self.current.loss or 0.0)
         asked = _Asked("", 0.0, 0, 0, shock, CostModel(self.channels).total())
         accepted = self.judge.within(found, self.state.best) and found.accuracy >= self.current.accuracy
@@ -358,6 +372,8 @@ class Search:
         if tried.model is not None:
             within = f"within {bound} {f'after {epochs} epochs' if epochs else 'without retraining'}"
             return within if accepted else f"{within}, but the cut of {other} saves more"
+        if tried.missed:
+            return f"within {bound}, but {tried.missed}"
         if found.guard is not None and found.guard >= self.judge.limit(found, self.state.best):
             return f"{found.guard:.2f} points lost on training examples, beyond {bound}"
         most = " at most" if self.settings.confidence else ""

@@ -4,6 +4,7 @@ from secateur.quantise.aware import Aware, train_aware
 from secateur.quantise.bias import Corrected, correct_bias, layer_means
 from secateur.quantise.blame import Fallback, Judge, LayerLoss, blame, float_fallback
 from secateur.quantise.calibrate import Observer
+from secateur.quantise.clip import BINS, best_clip
 from secateur.quantise.equalise import Equalised, Stage, equalise
 from secateur.quantise.flow import Flow, Step, flow
 from secateur.quantise.fold import Folded, fold, unfold
@@ -13,6 +14,7 @@ from secateur.quantise.scheme import Layer, Scheme, scheme_of
 from secateur.quantise.simulate import Simulated, simulate, sqnr
 
 __all__ = [
+    "BINS",
     "Aware",
     "Brought",
     "Corrected",
@@ -30,6 +32,7 @@ __all__ = [
     "Simulated",
     "Stage",
     "Step",
+    "best_clip",
     "blame",
     "correct_bias",
     "equalise",

@@ -82,7 +82,7 @@ class Fallback:
         keep_float: Their names, as for ``export(..., keep_float=...)``; none where none need stay.
         accuracy: Percent, with these in floating point.
         before: Percent, with everything rounded.
-        float_accuracy: Percent, with nothing rounded.
+        reference: Percent, that losses are counted from.
         within: Whether the bound holds with these; where it does not, all layers together cannot restore it.
         tried: How many sets were judged.
     """
@@ -90,9 +90,15 @@ class Fallback:
     keep_float: tuple[str, ...]
     accuracy: float
     before: float
-    float_accuracy: float
+    reference: float
     within: bool
     tried: int
+
+
+def _is_leaf(name: str, simulated: Simulated) -> bool:
+    """Whether a name is that of a module in which nobody else rounds: files know layers by their modules."""
+    modules = dict(cast("Iterator[tuple[str, nn.Module]]", simulated.network.named_modules()))
+    return name in modules and not any(one.startswith(f"{name}.") for one in simulated.names)
 
 
 def float_fallback(
@@ -100,6 +106,7 @@ def float_fallback(
     validation: Examples,
     *,
     max_drop: float = 1.0,
+    reference: float | None = None,
     judge: Judge | None = None,
     losses: Sequence[LayerLoss] | None = None,
 ) -> Fallback:
@@ -112,7 +119,9 @@ def float_fallback(
     Args:
         simulated: The rounded network; it is left as found.
         validation: Examples that the accuracy is of. Not the test examples: it is chosen by them.
-        max_drop: Points of accuracy that may be lost against the float network.
+        max_drop: Points of accuracy that may be lost.
+        reference: The accuracy in percent that they are counted from; by default that of the network with nothing rounded. Where
+            biases were corrected, it is that of the network before.
         judge: How accurate a network is with some of its layers in floating point, for instance by its file; by default as simulated.
         losses: The ranking; by default that of :func:`blame`.
 
@@ -144,17 +153,17 @@ def float_fallback(
         return judged[keep]
 
     always = tuple(sorted(simulated.keep_float))
-    whole = accuracy_of(logits(simulated.network, validation.inputs), validation.targets)
+    if reference is None:
+        reference = accuracy_of(logits(simulated.network, validation.inputs), validation.targets)
     before = accuracy(always)
 
     def within(keep: tuple[str, ...]) -> bool:
-        return whole - accuracy(keep) <= max_drop + 1e-9
+        return reference - accuracy(keep) <= max_drop + 1e-9
 
     if within(always):
-        return Fallback(always, before, before, whole, within=True, tried=len(judged))
-    modules = dict(cast("Iterator[tuple[str, nn.Module]]", simulated.network.named_modules()))
+        return Fallback(always, before, before, reference, within=True, tried=len(judged))
     found = blame(simulated, validation) if losses is None else losses
-    ranked = [loss.name for loss in found if loss.name in modules]
+    ranked = [loss.name for loss in found if _is_leaf(loss.name, simulated)]
     low, high = 0, len(ranked)  # the first is outside the bound; the last is asked about at the end
     while high - low > 1:
         middle = (low + high) // 2
@@ -163,4 +172,4 @@ def float_fallback(
     for name in reversed(ranked[: high - 1]):
         fewer = tuple(one for one in keep if one != name)
         keep = fewer if within(fewer) else keep
-    return Fallback(keep, accuracy(keep), before, whole, within=within(keep), tried=len(judged))
+    return Fallback(keep, accuracy(keep), before, reference, within=within(keep), tried=len(judged))

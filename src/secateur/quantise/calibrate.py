@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from secateur._model import left_as_found
 from secateur.errors import DataError, ModelError, SettingsError
+from secateur.quantise.clip import BINS, best_clip
 from secateur.quantise.flow import Pass, placed, tensors_given
 from secateur.quantise.grid import Range
 from secateur.quantise.scheme import INNER, Scheme
@@ -19,14 +20,12 @@ Observer = Literal["minmax", "ema", "percentile", "histogram"]
 """How a range is made of what was seen.
 
 ``minmax``: all that was seen. ``ema``: the running average, at 0.95, of each example's ends, as LiteRT's own calibration does; it cuts off
-what is rare. ``percentile``: what lies outside 99.99 % of the values is cut off, half of it at each end. ``histogram``: the ends for which
-the squared error, of rounding and of cutting off, is least.
+what is rare. ``percentile``: what lies outside 99.99 % of the values other than zero is cut off, half of it at each end. ``histogram``: the ends
+for which the squared error, of rounding and of cutting off, is least (:func:`best_clip`).
 """
 
 _DECAY = 0.95
-_BINS = 2048
 _OUTSIDE = 1e-4
-_SHRUNK = np.linspace(0.2, 1.0, 33)
 
 
 def calibrate(
@@ -62,10 +61,10 @@ def calibrate(
         for place in range(len(scheme.places))
     ]
     if observer in ("percentile", "histogram"):
-        counts = _Counts(limits)
-        _watched(network, scheme, batches_of(inputs, batch_size), counts.add)
-        choose = _percentile if observer == "percentile" else _least_error
-        limits = [choose(counts.counts[place], *limits[place]) for place in range(len(limits))]
+        seen = _Counts(limits)
+        _watched(network, scheme, batches_of(inputs, batch_size), seen.add)
+        choose = _percentile if observer == "percentile" else best_clip
+        limits = [choose(counts, *ends) for counts, ends in zip(seen.counts, seen.limits, strict=True)]
     return tuple(scheme.fixed.get(place, Range(*limits[place])) for place in range(len(limits)))
 
 
@@ -155,45 +154,24 @@ def _average(values: Any) -> float:
 
 
 class _Counts:
-    """How many values fell into each of many bins between the ends, at each place."""
+    """How many values, zeros left out, fell into each of many bins between the ends, at each place; zero is between them."""
 
     def __init__(self, limits: list[tuple[float, float]]) -> None:
-        self._limits = limits
-        self.counts = [np.zeros(_BINS) for _ in limits]
+        self.limits = [(min(low, 0.0), max(high, 0.0)) for low, high in limits]
+        self.counts = [np.zeros(BINS) for _ in limits]
 
     def add(self, place: int, x: Tensor) -> None:
-        low, high = self._limits[place]
-        if high > low:
-            self.counts[place] += torch.histc(x.detach().float().cpu(), _BINS, low, high).double().numpy()
-
-
-def _centres(low: float, high: float) -> Any:
-    return low + (np.arange(_BINS) + 0.5) * (high - low) / _BINS
+        low, high = self.limits[place]
+        if high > low:  # zeros lie on every grid, and cost nothing
+            values = x.detach().float().cpu()
+            self.counts[place] += torch.histc(values[values != 0], BINS, low, high).double().numpy()
 
 
 def _percentile(counts: Any, low: float, high: float) -> tuple[float, float]:
     if not counts.sum():
         return low, high
     share = np.cumsum(counts) / counts.sum()
-    edges = np.linspace(low, high, _BINS + 1)
+    edges = np.linspace(low, high, BINS + 1)
     first = int(np.searchsorted(share, _OUTSIDE / 2, side="right"))
     last = int(np.searchsorted(share, 1 - _OUTSIDE / 2))
-    return float(edges[first]), float(edges[min(last, _BINS - 1) + 1])
-
-
-def _least_error(counts: Any, low: float, high: float) -> tuple[float, float]:
-    """The ends, each shrunk towards zero by one of a few factors, with the least squared error."""
-    if not counts.sum():
-        return low, high
-    centres = _centres(low, high)
-    lows = low * _SHRUNK if low < 0 else np.array([low])
-    highs = high * _SHRUNK if high > 0 else np.array([high])
-    best, least = (low, high), np.inf
-    for one in lows:
-        for other in highs:
-            grid = Range(float(one), float(other))
-            whole = np.clip(np.rint(centres / grid.step) + grid.zero, -128, 127)
-            error = float((counts * (centres - grid.step * (whole - grid.zero)) ** 2).sum())
-            if error < least:
-                best, least = (float(one), float(other)), error
-    return best
+    return float(edges[first]), float(edges[min(last, BINS - 1) + 1])

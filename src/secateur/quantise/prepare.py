@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from secateur._options import expect
+from secateur.errors import SettingsError
 from secateur.quantise.bias import correct_bias
 from secateur.quantise.blame import Fallback, Judge, LayerLoss, accuracy_of, blame, float_fallback
 from secateur.quantise.calibrate import Observer
@@ -42,7 +43,7 @@ class Prepared:
         simulated: The network as int8 runtimes would compute it, with its ranges.
         steps: What each step brought, in their order.
         fallback: What stays in floating point, and the accuracy with it.
-        losses: What each layer alone loses in the network as it is now.
+        losses: What each layer alone loses, before biases are corrected.
         skipped: The layers that could not be equalised, and why.
     """
 
@@ -76,7 +77,8 @@ def prepare(
 ) -> Prepared:
     """Equalise ranges across layers, correct biases, and leave few layers in floating point if the bound asks for it.
 
-    Equalisation and bias correction are each kept only where the outputs come no farther from the float network's.
+    Equalisation and bias correction are each kept only where the outputs come no farther from the float network's. If layers must stay in floating
+    point, they are found in the network before its biases were corrected, and biases are then corrected anew, for what is still rounded.
 
     Args:
         model: The network; it is left as found.
@@ -109,30 +111,75 @@ def prepare(
         calibration=(calibration, Tensor),
     )
     check_examples(validation=validation)
-    wanted = logits(model, validation.inputs)
-
-    def judged(made: Simulated) -> tuple[float, float]:
-        answers = logits(made, validation.inputs)
-        return accuracy_of(answers, validation.targets), sqnr(wanted, answers)
-
-    best = simulate(model, calibration, observer=observer, keep_float=keep_float)
-    accuracy, ratio = judged(best)
-    steps = [Brought("plain", accuracy, ratio, kept=True)]
+    if not max_drop >= 0:
+        raise SettingsError(f"max_drop is {max_drop}; give points of accuracy that may be lost, at least 0")
+    work = _Work(model, validation, judge=judge, max_drop=max_drop)
+    plain = simulate(model, calibration, observer=observer, keep_float=keep_float)
+    work.add("plain", plain)
     equal = equalise(model, calibration[:1], replace_relu6=replace_relu6)
-    for step in ("equalise", "bias"):
-        made = (
-            simulate(equal.model, calibration, observer=observer, keep_float=keep_float)
-            if step == "equalise"
-            else correct_bias(best, calibration).simulated
+    work.add("equalise", simulate(equal.model, calibration, observer=observer, keep_float=keep_float))
+    rounded = work.best
+    work.add("bias", correct_bias(rounded, calibration).simulated)
+    losses = blame(rounded, validation)
+    before = work.judged(work.best)
+    if work.within(before):
+        always = tuple(sorted(rounded.keep_float))
+        fallback = Fallback(always, before, before, work.reference, within=True, tried=1)
+    else:  # biases that make up for rounding are wrong where nothing is rounded: they are corrected anew
+        fallback = float_fallback(
+            rounded, validation, max_drop=max_drop, reference=work.reference, judge=judge, losses=losses
         )
-        accuracy, found = judged(made)
-        kept = found >= ratio
-        steps.append(Brought(step, accuracy, found, kept))
+        work.set("fallback", rounded.but(keep_float=fallback.keep_float))
+        again = correct_bias(work.best, calibration).simulated
+        accuracy = work.judged(again)
+        if accuracy >= fallback.accuracy and work.add("bias", again):
+            fallback = replace(fallback, accuracy=accuracy)
+    return Prepared(work.best, tuple(work.steps), fallback, losses, equal.skipped)
+
+
+class _Work:
+    """The best network so far, and what brought it there."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        validation: Examples,
+        *,
+        judge: Judge | None,
+        max_drop: float,
+    ) -> None:
+        self.best: Simulated
+        self.steps: list[Brought] = []
+        self._validation, self._judge, self._max_drop = validation, judge, max_drop
+        self._wanted = logits(model, validation.inputs)
+        self._ratio = float("-inf")
+        self.reference = accuracy_of(self._wanted, validation.targets)
+
+    def add(self, step: str, made: Simulated) -> bool:
+        """Take a step if it does not lower the ratio; whether it was taken."""
+        accuracy, ratio = self._looked_at(made)
+        kept = ratio >= self._ratio
+        self.steps.append(Brought(step, accuracy, ratio, kept))
         if kept:
-            best, ratio = made, found
-    losses = blame(best, validation)
-    fallback = float_fallback(best, validation, max_drop=max_drop, judge=judge, losses=losses)
-    if frozenset(fallback.keep_float) != best.keep_float:
-        best = best.but(keep_float=fallback.keep_float)
-        steps.append(Brought("fallback", *judged(best), kept=True))
-    return Prepared(best, tuple(steps), fallback, losses, equal.skipped)
+            self.best, self._ratio = made, ratio
+        return kept
+
+    def set(self, step: str, made: Simulated) -> None:
+        """Take a step in any case."""
+        accuracy, self._ratio = self._looked_at(made)
+        self.steps.append(Brought(step, accuracy, self._ratio, kept=True))
+        self.best = made
+
+    def judged(self, made: Simulated) -> float:
+        """The accuracy that counts."""
+        if self._judge is not None:
+            return self._judge(made)
+        return self._looked_at(made)[0]
+
+    def within(self, accuracy: float) -> bool:
+        """Whether an accuracy is within the bound."""
+        return self.reference - accuracy <= self._max_drop + 1e-9
+
+    def _looked_at(self, made: Simulated) -> tuple[float, float]:
+        answers = logits(made, self._validation.inputs)
+        return accuracy_of(answers, self._validation.targets), sqnr(self._wanted, answers)

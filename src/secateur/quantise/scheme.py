@@ -302,11 +302,11 @@ class _Making:
         return len(readers) == 1 and readers[0].function in _FUSED
 
     def _name_of(self, step: Step) -> str:
-        """A layer's module; of another operator its module, with the function where that module calls several."""
+        """A layer's module; of another operator its module, with the function unless that is all that the module does."""
         if step.weight is not None and step.weight.rpartition(".")[0]:
             name = step.weight.rpartition(".")[0]
         else:
-            mates = [one for one in self.flow.steps if one.module == step.module]
+            mates = [one for one in self.flow.steps if f"{one.module}.".startswith(f"{step.module}.")]
             name = (
                 step.module
                 if step.module and len(mates) == 1

@@ -57,7 +57,7 @@ class Simulated(nn.Module):
         device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
         limits = torch.tensor([[one.low, one.high] for one in ranges], dtype=torch.float64, device=device)
         self.register_buffer("limits", limits)
-        self.train(network.training)
+        self.training = network.training
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,15 +74,13 @@ class Simulated(nn.Module):
         """The same network, not a copy, rounded everywhere but by some.
 
         Args:
-            keep_float: Names of layers and operators.
+            keep_float: Names of layers and operators, or of modules with all that is in them.
 
         Raises:
             SettingsError: One is the name of nobody.
         """
-        made = Simulated(
-            self.network, self.scheme, self.ranges.values(), keep_float=keep_float, follow=self.follow
-        )
-        return made.train(self.training)
+        ranges = _ranges(self.limits)
+        return Simulated(self.network, self.scheme, ranges, keep_float=keep_float, follow=self.follow)
 
     def only(self, name: str) -> Simulated:
         """The same network, not a copy, of which one layer or operator alone is rounded.
@@ -93,11 +91,11 @@ class Simulated(nn.Module):
         Raises:
             SettingsError: It is the name of nobody.
         """
-        made = self.but(keep_float=[one for one in self.names if one != name])
         self.scheme.check([name])
-        made._places = frozenset(
-            place for place, writers in enumerate(self.scheme.writers) if name in writers
-        )
+        made = self.but(keep_float=())
+        made.keep_float = frozenset(self.names) - {name}
+        writers = self.scheme.writers
+        made._places = frozenset(place for place, names in enumerate(writers) if name in names)
         return made
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,10 +122,8 @@ class Simulated(nn.Module):
         Args:
             network: The other network.
         """
-        made = Simulated(
-            network, self.scheme, self.ranges.values(), keep_float=self.keep_float, follow=self.follow
-        )
-        return made.train(self.training)
+        ranges = _ranges(self.limits)
+        return Simulated(network, self.scheme, ranges, keep_float=self.keep_float, follow=self.follow)
 
     def settle(self) -> nn.Module:
         """A copy of the network with its weights and biases on their grids.
@@ -266,7 +262,7 @@ def simulate(
         model: The network; it is left as found.
         calibration: Examples to learn ranges from, ``[n, ...]``: about a hundred from the training data.
         observer: How ranges are made of what is seen.
-        keep_float: Names of layers and operators that are not to be rounded.
+        keep_float: Names of layers and operators that are not to be rounded, or of modules with all that is in them.
 
     Returns:
         The simulated network, a copy.

@@ -110,7 +110,7 @@ def report_of(
         confusions=confusions_of(result.test_before, result.test_after),
         identified=identified_of(result.test_before, result.test_after, data.test),
         conditions=_conditions(result, command),
-        files=_files(result.folder),
+        files=_files(result),
         notes=(*result.notes, *result.channels.notes, *notes),
     )
 
@@ -240,10 +240,14 @@ def _conditions(result: ReduceResult, command: str) -> dict[str, JsonValue]:
     return found | ({"command": command} if command else {})
 
 
-def _files(folder: Path | None) -> tuple[OutputFile, ...]:
+def _files(result: ReduceResult) -> tuple[OutputFile, ...]:
+    folder, deploy = result.folder, result.settings.deploy
     if folder is None:
         return ()
-    present = [(name, what) for name, what in _FILES.items() if (folder / name).is_file()]
+    deployed = (
+        {} if deploy is None else {deploy.file_name: f"what is deployed: {deploy.mode} for {deploy.target}"}
+    )
+    present = [(name, what) for name, what in (_FILES | deployed).items() if (folder / name).is_file()]
     return tuple(
         OutputFile(name=name, what=what, bytes=(folder / name).stat().st_size) for name, what in present
     )
