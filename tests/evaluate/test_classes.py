@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from secateur.errors import DataError, SettingsError
-from secateur.evaluate import class_changes, confusions, evaluate, identified, worst_change
+from secateur.evaluate import class_changes, confusions, evaluate, fell_most, identified
 
 
 class Says(nn.Module):
@@ -77,8 +77,8 @@ def test_the_worst_class_is_the_one_that_fell_most(judged):
     before, after = judged(targets, targets, 3), judged([0, 0, 1, 0, 0, 0], targets, 3)
     changes = class_changes(before, after)
 
-    assert worst_change(changes).name == "2"
-    assert worst_change(class_changes(after, before)) is None
+    assert fell_most(changes).name == "2"
+    assert fell_most(class_changes(after, before)) is None
     assert after.worst_class.name == "2"
     assert before.worst_class is None
 

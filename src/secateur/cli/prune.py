@@ -19,10 +19,11 @@ from secateur.cli.runs import about, folder_of, kept, required, stored_run
 from secateur.cli.sources import Source, data_options, open_data, open_network, trusted
 from secateur.data import Splits
 from secateur.errors import ModelError, SettingsError
+from secateur.evaluate import measure_file
 from secateur.methods import MODEL_FILE, PRUNE, GradualResult, GradualSettings, gradual, unpruned_in
 from secateur.networks import names
 from secateur.report import text
-from secateur.store import packed_sizes, save
+from secateur.store import save
 from secateur.train.recipes import recipe_for
 
 _INHERITED = ("augment", "shift", "shift_fill")
@@ -153,12 +154,12 @@ def _show(result: GradualResult, data: Splits, unpruned: nn.Module) -> None:
     if result.file is None:
         raise RuntimeError("the command's runs have a folder")
     with doing("packing the file"):
-        sizes = packed_sizes(result.file)
+        now = measure_file(result.file)
         with tempfile.TemporaryDirectory() as folder:
             save(unpruned, Path(folder) / MODEL_FILE)
-            was = packed_sizes(Path(folder) / MODEL_FILE)
-    for name, key in (("file", "raw"), ("gzip -9", "gzip")):
-        out.print(f"{name}: {text.size(was[key])} → {text.size(sizes[key])}")
+            was = measure_file(Path(folder) / MODEL_FILE)
+    out.print(f"file: {text.size(was.raw)} → {text.size(now.raw)}")
+    out.print(f"gzip -9: {text.size(was.gzip)} → {text.size(now.gzip)}")
     for note in result.notes:
         out.print(f"note: {note}", soft_wrap=True)
     if not units:

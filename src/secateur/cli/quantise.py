@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -24,8 +23,9 @@ from secateur.evaluate import (
     Evaluation,
     class_changes,
     evaluate,
+    fell_most,
+    measure_file,
     paired_drop,
-    worst_change,
 )
 from secateur.export import Exported, open_file
 from secateur.export import export as export_to
@@ -121,7 +121,7 @@ def quantise(
     write_atomic(wanted, [content], size=len(content))
     console = show.console()
     console.print(Text(f"{network} in {mode} for {target}", style="bold"), soft_wrap=True)
-    console.print(_table(before, after, drop, made, packed=len(gzip.compress(content, 9))))
+    console.print(_table(before, after, drop, made, packed=measure_file(wanted).gzip))
     for line in ready.notes:
         console.print(Text(line), soft_wrap=True)
     if blame:
@@ -157,7 +157,7 @@ def _fell(one: ClassChange) -> str:
 def _table(before: Evaluation, after: Evaluation, drop: Drop, made: Exported, *, packed: int) -> Table:
     """What the deployed file reaches, beside the network that it was made of."""
     change = Change.of_drop(drop.points, upper=drop.upper, confidence=drop.confidence)
-    worst = worst_change(class_changes(before, after))
+    worst = fell_most(class_changes(before, after))
     fell = "none" if worst is None else _fell(worst)
     lines = {
         "accuracy on validation": f"{text.percent(before.accuracy)} → {text.percent(after.accuracy)}",

@@ -1,7 +1,7 @@
 """Evaluation: quality, its change between two networks (in all, for each class, for each example), size and speed, each number with its conditions."""
 
 from secateur.evaluate.change import ClassChange, Drop, class_changes, paired_drop, paired_interval, wilson
-from secateur.evaluate.classes import Confusion, Identified, confusions, identified, worst_change
+from secateur.evaluate.classes import Confusion, Identified, confusions, fell_most, identified
 from secateur.evaluate.processes import Measured, Runnable, measure_processes
 from secateur.evaluate.quality import ClassAccuracy, Evaluation, evaluate
 from secateur.evaluate.size import FileSize, Size, measure_file, measure_size
@@ -26,6 +26,7 @@ __all__ = [
     "class_changes",
     "confusions",
     "evaluate",
+    "fell_most",
     "grain_of",
     "identified",
     "litert_benchmark",
@@ -38,5 +39,4 @@ __all__ = [
     "stack",
     "staircase",
     "wilson",
-    "worst_change",
 ]

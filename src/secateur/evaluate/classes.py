@@ -135,14 +135,14 @@ def identified(before: Evaluation, after: Evaluation) -> Identified:
     return Identified(*places)
 
 
-def worst_change(changes: Sequence[ClassChange]) -> ClassChange | None:
+def fell_most(changes: Sequence[ClassChange]) -> ClassChange | None:
     """The class whose accuracy fell most, the first of equals; None where none fell.
 
     Args:
         changes: Of :func:`class_changes`.
 
     Example:
-        >>> worst_change([ClassChange("a", 10, 90.0, 80.0, -10.0, -30.0, 10.0)]).name
+        >>> fell_most([ClassChange("a", 10, 90.0, 80.0, -10.0, -30.0, 10.0)]).name
         'a'
     """
     fallen = [one for one in changes if one.points < 0]

@@ -18,13 +18,13 @@ from secateur._model import check_finite, copied, named_tensors, unwrapped
 from secateur._options import expect, sentence
 from secateur.data import Splits
 from secateur.errors import NothingToCutError, SettingsError, StoreError
-from secateur.evaluate import Evaluation, evaluate
+from secateur.evaluate import Evaluation, evaluate, measure_file
 from secateur.methods.gradual_cuts import excluded
 from secateur.methods.reduce import in_format_of
 from secateur.networks import origin_of
 from secateur.observe import weights_of
 from secateur.quantise import Clustered, Start, cluster, training_levels
-from secateur.store import Coder, coded_size, packed_sizes, save
+from secateur.store import Coder, coded_size, save
 from secateur.store.model_file import write_model
 from secateur.surgery import Masks
 from secateur.train import EpochRecord, TrainSettings, fit
@@ -330,7 +330,9 @@ def _plain(model: nn.Module) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"
         write_model(model, file, origin=origin_of(model))
-        return packed_sizes(file)
+        found = measure_file(file)
+    sizes = {"raw": found.raw, "gzip": found.gzip, "zstd": found.zstd, "xz": found.xz}
+    return {kind: size for kind, size in sizes.items() if size is not None}
 
 
 def _has_ans() -> bool:

@@ -9,7 +9,6 @@ from secateur.store.model_file import coded_size as coded_size
 from secateur.store.model_file import load as load
 from secateur.store.model_file import read_description as read_description
 from secateur.store.model_file import save as save
-from secateur.store.packed import packed_sizes as packed_sizes
 from secateur.store.run import RunFolder as RunFolder
 from secateur.store.state import model_snapshot as model_snapshot
 from secateur.store.state import restore_model as restore_model
@@ -24,7 +23,6 @@ __all__ = [
     "load",
     "load_masks",
     "model_snapshot",
-    "packed_sizes",
     "read_description",
     "restore_model",
     "save",
