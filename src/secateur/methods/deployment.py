@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from secateur._options import did_you_mean
 from secateur.data import Split
 from secateur.errors import SettingsError
-from secateur.export import check_offered, export, open_file, suffix_of
 
 Aim = Literal["cost", "bytes", "latency"]
 
@@ -55,6 +54,8 @@ class Deployment:
     aim: Aim = "cost"
 
     def __post_init__(self) -> None:
+        from secateur.export import check_offered  # noqa: PLC0415 - only a reduction for a file needs its room
+
         check_offered(self.target, self.mode, observer=self.observer)
         if self.calibration < 1:
             raise SettingsError(f"calibration={self.calibration}: ranges are found on one example at least")
@@ -64,6 +65,8 @@ class Deployment:
     @property
     def file_name(self) -> str:
         """What the file is called in a run folder."""
+        from secateur.export import suffix_of  # noqa: PLC0415
+
         return f"model-{self.mode}{suffix_of(self.target)}"
 
 
@@ -81,6 +84,8 @@ class Writer:
         Raises:
             ExportError: The target cannot take the network.
         """
+        from secateur.export import export  # noqa: PLC0415
+
         asked = self.deployment
         with tempfile.TemporaryDirectory() as folder:
             made = export(
@@ -91,6 +96,8 @@ class Writer:
 
     def opened(self, content: bytes) -> nn.Module:
         """A file as a module, run with one thread."""
+        from secateur.export import open_file  # noqa: PLC0415
+
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / self.deployment.file_name
             path.write_bytes(content)

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import differential_evolution  # pyright: ignore[reportMissingTypeStubs,reportUnknownVariableType]
 from torch import nn
 
 from secateur._model import copied
@@ -294,6 +293,8 @@ def _searched(tries: _Tries, first: Shares, *, max_drop: float, looks: int, seed
     size = max(5, min(4 * dimensions, looks // 6))
     rounds = max(0, looks // size - 1)
     if rounds:
+        from scipy.optimize import differential_evolution  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs,reportUnknownVariableType]
+
         generator = np.random.default_rng(seed_for(seed, "population"))
         around = np.clip(first * low * generator.uniform(0.6, 1.4, (size, dimensions)), 0.0, 0.999)
         around[0] = first * low
