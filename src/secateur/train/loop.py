@@ -33,6 +33,7 @@ from secateur.train.distil import distil_loss
 from secateur.train.forward import Examples, check_examples, check_split, device_of, dtype_of, logits, mode
 from secateur.train.rates import learning_rate, make_optimizer
 from secateur.train.settings import TrainSettings
+from secateur.train.small_maps import SmallMaps
 from secateur.train.state import (
     FORMAT,
     EpochRecord,
@@ -139,6 +140,8 @@ def fit(
     with ExitStack() as modes:
         if settings.channels_last:
             modes.enter_context(channels_last(model))
+        if settings.small_maps:
+            modes.enter_context(SmallMaps())
         run = Run(
             model, train, validation, settings, seed=seed, optimizer=optimizer, device=where, penalty=penalty
         )

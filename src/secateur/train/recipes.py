@@ -44,6 +44,7 @@ RECIPES: Final[Mapping[str, TrainSettings]] = MappingProxyType(
             shift=4,
             shift_fill="mean",
             channels_last=True,
+            small_maps=True,
         ),
     }
 )

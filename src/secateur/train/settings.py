@@ -47,6 +47,8 @@ class TrainSettings(Written):
         clip: Largest norm of all gradients together.
         channels_last: Hold the weights of 2-D convolutions with their channels last while training, which is quicker where
             convolutions are depthwise; afterwards they are as they were.
+        small_maps: Compute depthwise convolutions on maps of up to four positions position by position, which is much quicker on a
+            processor; the numbers are the same but for rounding. Networks for large photographs end in such maps at 32x32.
 
     Raises:
         SettingsError: An option is unknown, out of its range, or contradicts another.
@@ -62,7 +64,7 @@ class TrainSettings(Written):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     written_if_used: ClassVar[frozenset[str]] = frozenset(
-        {"attention_weight", "attention_layers", "channels_last", "lr_end"}
+        {"attention_weight", "attention_layers", "channels_last", "lr_end", "small_maps"}
     )
 
     epochs: int = Field(default=20, ge=1)
@@ -89,6 +91,7 @@ class TrainSettings(Written):
     shift_fill: Literal["minimum", "mean"] = "minimum"
     clip: float | None = Field(default=None, gt=0)
     channels_last: bool = False
+    small_maps: bool = False
 
     if not TYPE_CHECKING:  # type checkers see the signature that pydantic derives from the fields
 
