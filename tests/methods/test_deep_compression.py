@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 import secateur
+from secateur import networks
 from secateur.data import Splits
 from secateur.errors import NothingToCutError, SettingsError, StoreError
 from secateur.evaluate import evaluate
 from secateur.methods import CompressSettings, deep_compression
 from secateur.surgery import mask
 from secateur.testing import check_left_as_found
-from secateur.train import TrainSettings
+from secateur.train import TrainSettings, fit
 
 SHORT = TrainSettings(epochs=2, optimizer="adam", lr=1e-3, batch_size=50)
 
@@ -125,3 +126,32 @@ def test_what_cannot_be_is_refused(
         deep_compression(pruned, CompressSettings(method="entropy"))
     found = deep_compression(pruned, CompressSettings(bits=2))
     assert "ans" not in found.sizes
+
+
+def test_norms_that_keep_their_shift_alone_make_a_smaller_file_that_answers_the_same(
+    digits: Splits, tmp_path: Path
+) -> None:
+    """Folding is part of what is trained: the file has the network's own tensors, norms of scale one, and its answers."""
+    net = networks.build("resnet", stages=1, blocks=1, width=8, channels=1, seed=0)
+    fit(net, digits.train.take(200), None, TrainSettings(epochs=1, lr=0.05, batch_size=50))
+    net.eval()
+    many = {"clusters": 4096, "method": "deep-compression"}
+    exact = deep_compression(net, CompressSettings(**many, fold=True, training=None), data=digits)
+
+    inputs = digits.validation.inputs
+    assert torch.allclose(exact.model(inputs), net(inputs), atol=1e-3)
+
+    found = deep_compression(
+        net, CompressSettings(bits=5, fold=True, training=SHORT), data=digits, out=tmp_path / "net.secateur"
+    )
+    plain = deep_compression(net, CompressSettings(bits=5, training=SHORT), data=digits)
+    again = secateur.load(tmp_path / "net.secateur")
+    assert same(again, found.model)
+    assert evaluate(again, digits.validation).accuracy == found.after.accuracy
+    norms = [one for one in again.modules() if isinstance(one, nn.BatchNorm2d)]
+    assert norms
+    assert all(bool((one.weight == 1).all()) for one in norms)
+    assert found.sizes["huffman"] < plain.sizes["huffman"]
+
+    with pytest.raises(SettingsError, match="needs data"):
+        deep_compression(net, CompressSettings(fold=True))

@@ -53,6 +53,13 @@ def compress(
         list[str] | None,
         typer.Option(help="A regular expression of layers that stay as they are; may be repeated."),
     ] = None,
+    fold: Annotated[
+        bool,
+        typer.Option(
+            "--fold",
+            help="Batch norms keep their shift alone: smaller, the same answers, but no longer to be trained on.",
+        ),
+    ] = False,
     epochs: Annotated[
         int | None,
         typer.Option(help="Epochs in which levels are trained (3); 0 leaves them as they are.", min=0),
@@ -75,6 +82,8 @@ def compress(
         raise SettingsError("--out is missing; name the file to write, such as net.secateur")
     _check_training(asked)
     settings = _settings(asked)
+    if settings.fold and data is None:
+        raise SettingsError("--fold needs --data: which norm follows which layer is seen in a forward pass")
     source = open_network(network, allow=trusted(allow, data))
     splits = None if data is None else open_data(data, **data_options(asked))
     there = out.exists()

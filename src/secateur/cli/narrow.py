@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,9 +14,9 @@ from secateur.cli.progress import TrainProgress, doing
 from secateur.cli.sources import Source
 from secateur.data import Splits
 from secateur.errors import SettingsError
-from secateur.evaluate import evaluate
-from secateur.export import check_offered, export, open_file, suffix_of
-from secateur.quantise import Observer, Prepared, Simulated, blame, prepare, simulate, train_aware
+from secateur.export import check_offered
+from secateur.methods.prepared import layers_left_float, prepare_for_file
+from secateur.quantise import Observer, Simulated, blame, simulate, train_aware
 from secateur.report import text
 from secateur.train import TrainSettings
 from secateur.train.recipes import recipe_for
@@ -30,7 +29,6 @@ _SLOWER = 50
 """By how much the rate is below the one that the network is trained with: it only settles on its grids."""
 _EPOCHS = 3
 _SHOWN = 5
-_NO_BOUND = 100.0
 _NAMES = {
     "plain": "rounded",
     "equalise": "equalised",
@@ -114,7 +112,7 @@ def narrowed(
             source, splits, observer=observer, keep_float=keep_float, count=len(examples), asked=asked
         )
     with doing("equalising layers and correcting biases"):
-        found = _prepared(
+        found = prepare_for_file(
             source.model, splits, examples,
             mode=mode, observer=observer, keep_float=keep_float, max_drop=max_drop,
         )  # fmt: skip
@@ -122,43 +120,7 @@ def narrowed(
         f"{_NAMES[one.step]}: {text.percent(one.accuracy)} as simulated, {one.sqnr:.1f} dB{'' if one.kept else ' (not kept)'}"
         for one in found.steps
     ]
-    return Ready(found.model, mode, found.simulated, _layers(found.simulated, keep_float), tuple(notes))
-
-
-def _layers(made: Simulated, keep_float: tuple[str, ...]) -> tuple[str, ...]:
-    """What stays float, as files know it: layers that were asked for, and those that were found."""
-    modules = dict(cast("Iterator[tuple[str, nn.Module]]", made.network.named_modules()))
-    return tuple(dict.fromkeys((*keep_float, *(name for name in sorted(made.keep_float) if name in modules))))
-
-
-def _prepared(
-    model: nn.Module,
-    splits: Splits,
-    examples: Tensor,
-    *,
-    mode: str,
-    observer: str,
-    keep_float: tuple[str, ...],
-    max_drop: float | None,
-) -> Prepared:
-    """Prepared; what stays float is judged by the file itself."""
-
-    def judge(made: Simulated) -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / f"trial{suffix_of('litert')}"
-            export(
-                made.network, examples[:1], file,
-                target="litert", mode=mode, calibration=examples, observer=observer,
-                keep_float=_layers(made, keep_float), ranges=made,
-            )  # fmt: skip
-            return evaluate(open_file(file), splits.validation).accuracy
-
-    bound = _NO_BOUND if max_drop is None else max_drop
-    return prepare(
-        model, examples, splits.validation,
-        max_drop=bound, observer=cast("Observer", observer), keep_float=keep_float,
-        judge=None if max_drop is None else judge,
-    )  # fmt: skip
+    return Ready(found.model, mode, found.simulated, layers_left_float(found.simulated, keep_float), tuple(notes))
 
 
 def _trained(

@@ -23,7 +23,7 @@ from secateur.methods.gradual_cuts import excluded
 from secateur.methods.reduce import in_format_of
 from secateur.networks import origin_of
 from secateur.observe import weights_of
-from secateur.quantise import Clustered, Start, cluster, training_levels
+from secateur.quantise import Clustered, Folded, Start, cluster, fold, training_levels, unfold
 from secateur.store import Coder, coded_size, save
 from secateur.store.model_file import write_model
 from secateur.surgery import Masks
@@ -51,6 +51,9 @@ class CompressSettings(BaseModel):
         rate: The error that a bit is worth, see `secateur.quantise.cluster`; None is 0 for ``deep-compression`` and 0.01 for ``entropy``.
         start: Where levels begin: ``least`` error, or ``linear`` as printed.
         exclude: Layers whose whole names fit one of these regular expressions keep their weights as they are.
+        fold: Batch norms give their scale to the layer before them and keep their shift alone, a quarter of their numbers, which is much of a
+            file that is otherwise a few bits a weight (needs data). The network computes the same in eval mode; it is no longer one
+            to train on.
         distil: The levels also learn from the answers of the network as given.
         training: How levels, biases and norms are trained; None leaves them as clustered. ``ema`` and ``keep`` do not matter: the last epoch's
             are kept.
@@ -77,6 +80,7 @@ class CompressSettings(BaseModel):
     rate: float | None = Field(default=None, ge=0)
     start: Start = "least"
     exclude: tuple[str, ...] = ()
+    fold: bool = False
     distil: bool = False
     training: TrainSettings | None = Field(default_factory=_tuning)
     seed: int = Field(default=0, ge=0)
@@ -192,7 +196,7 @@ def deep_compression(
         The compressed network, its sizes, and what it reaches.
 
     Raises:
-        SettingsError: An expression of ``exclude`` fits no layer, or the file's name ends otherwise.
+        SettingsError: An expression of ``exclude`` fits no layer, the file's name ends otherwise, or norms are to be folded without data.
         NothingToCutError: No layer is left to cluster.
         DataError: Network and data do not fit.
         ModelError: A weight is not finite, or used in several places.
@@ -232,12 +236,15 @@ def deep_compression(
             "no dense or convolutional layer with a weight of its own is left to cluster; exclude fewer"
         )
     splits = None if data is None else in_format_of(given, data)
+    if chosen.fold and splits is None:
+        raise SettingsError("norms are folded by what a forward pass shows, which needs data; give data=")
 
     def judged(network: nn.Module) -> Evaluation | None:
         return None if splits is None else evaluate(network, splits.validation, classes=splits.classes)
 
     before = judged(given)
-    made = copied(given, {})
+    folded = fold(given, splits.train.inputs[:1]) if chosen.fold and splits is not None else None
+    made = copied(given, {}) if folded is None else folded.model
     clustered = {
         name: cluster(
             made.get_parameter(name).detach(),
@@ -257,6 +264,8 @@ def deep_compression(
         )
         clustered = {name: _levels_now(made, name, one) for name, one in clustered.items()}
     after = judged(made) if history else untrained
+    if folded is not None:
+        made = unfold(Folded(made, folded.pairs, folded.left), given)
     result = CompressResult(
         model=made,
         clustered=clustered,

@@ -52,7 +52,7 @@ class Cell:
     @property
     def base_key(self) -> str:
         """A name for the unreduced network."""
-        return f"{_plain(self.network)}-{_plain(self.data)}-seed{self.seed}-{_digest(self.base)}"
+        return f"{plain(self.network)}-{plain(self.data)}-seed{self.seed}-{digest(self.base)}"
 
     @property
     def key(self) -> str:
@@ -62,8 +62,8 @@ class Cell:
             del settings["granularity"]  # names of cells stay those that they had before there were others
         if settings["search"] == "steps":
             del settings["search"]
-        said = f"{settings['criterion']}-{_plain(settings['scope'])}-seed{self.seed}"
-        return f"{said}-{_digest({'base': self.base, 'settings': settings})}"
+        said = f"{settings['criterion']}-{plain(settings['scope'])}-seed{self.seed}"
+        return f"{said}-{digest({'base': self.base, 'settings': settings})}"
 
     def serving(self, other: Cell) -> Cell:
         """The same cell for what another serves, too."""
@@ -71,10 +71,12 @@ class Cell:
         return replace(self, experiments=served, scratch=self.scratch or other.scratch)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name as part of a folder's."""
     return "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
 
 
-def _digest(document: Any) -> str:
+def digest(document: Any) -> str:
+    """Eight digits that differ where what a document says does."""
     text = json.dumps(document, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

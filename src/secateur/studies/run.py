@@ -6,22 +6,23 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import BaseModel
 from torch import nn
 
 from secateur.data import Splits
 from secateur.data import load as load_data
 from secateur.errors import RunError, SecateurError, StoreError
 from secateur.evaluate import evaluate
-from secateur.methods import MODEL_FILE, Point, stepwise, train
+from secateur.methods import MODEL_FILE, Point, stepwise
 from secateur.methods.seeds import seed_for
 from secateur.methods.stepwise import StepwiseResult, fresh, fresh_masked
-from secateur.networks import build, classes_argument
 from secateur.scale import Workers
-from secateur.store import RunFolder, load, read_description, save, save_masks
+from secateur.store import RunFolder, save, save_masks
+from secateur.studies.bases import built, trained
 from secateur.studies.cells import Cell
 from secateur.studies.check import check
 from secateur.studies.study import Study
@@ -121,7 +122,7 @@ def compare(
     cells = study.cells()
     data = check(study, data_dir=data_dir)
     document = {"study": study.model_dump(mode="json", exclude_none=True)}
-    with _folder(Path(out), document, resume=resume) as folder:
+    with study_folder(Path(out), document, resume=resume) as folder:
         runner = _Runner(folder.path, data, watcher)
         found = {cell.key: runner.known(cell) for cell in cells}
         left = [cell for cell in cells if not ((known := found[cell.key]) and known.done)]
@@ -171,7 +172,7 @@ def _train_for(task: _Task) -> str:
     except StoreError:
         raise
     except Exception as error:
-        return _reason(error)
+        return reason_of(error)
     return ""
 
 
@@ -195,7 +196,7 @@ def _curve(points: Iterable[Point]) -> tuple[Point, ...]:
     return tuple(sorted(points, key=lambda point: point.step))
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Why something failed, in one line."""
     said = str(error) if isinstance(error, SecateurError) else f"{type(error).__name__}: {error}"
     return " ".join(said.split()) or type(error).__name__
@@ -214,11 +215,23 @@ def results_in(path: str | Path) -> tuple[Study, tuple[CellResult, ...]]:
         return study, tuple(result for result in known if result is not None)
 
 
-def _folder(path: Path, document: Mapping[str, Any], *, resume: bool) -> RunFolder:
+def study_folder(
+    path: Path,
+    document: Mapping[str, Any],
+    *,
+    resume: bool,
+    kind: str = KIND,
+    form: type[BaseModel] = Study,
+) -> RunFolder:
+    """A new folder for a study, or, on resuming, the one that holds it.
+
+    Raises:
+        RunError: The folder is in use, or holds another study.
+    """
     if not resume:
-        return RunFolder.create(path, document, kind=KIND)
-    folder = RunFolder.open(path, kind=KIND)
-    if Study(**folder.settings["study"]).model_dump() != Study(**document["study"]).model_dump():
+        return RunFolder.create(path, document, kind=kind)
+    folder = RunFolder.open(path, kind=kind)
+    if form(**folder.settings[kind]).model_dump() != form(**document[kind]).model_dump():
         folder.close()
         raise RunError(
             f"{path} holds another study; run this one into another folder, or go on with the study that is kept there"
@@ -267,7 +280,7 @@ class _Runner:
         try:
             model, about = self.unreduced(cell)
         except Exception as error:
-            return self.failed(cell, f"the unreduced network: {_reason(error)}")
+            return self.failed(cell, f"the unreduced network: {reason_of(error)}")
         path = self._emptied(cell)
         points: list[Point] = []
         figures: dict[str, float] = {}
@@ -289,7 +302,7 @@ class _Runner:
             except StoreError:
                 raise  # a full disk is not the cell's fault
             except Exception as error:
-                reason = _reason(error)
+                reason = reason_of(error)
             seconds = round(time.perf_counter() - began, 2)
             folder.append({"reason": reason, "figures": figures, "seconds": seconds, "notes": list(notes)})
         found = CellResult(cell, _curve(points), reason, figures, seconds, notes)
@@ -300,23 +313,12 @@ class _Runner:
         """The trained network that a cell starts from, and its figures; trained once for all cells that share it."""
         if self._base is not None and self._base[0] == cell.base_key:
             return self._base[1:]
-        path = self.path / BASES / cell.base_key
-        file = path / MODEL_FILE
-        if not file.exists():
-            self.watcher.training(cell)
-            started = (path / "run.toml").exists()
-            train(
-                _built(cell.network, self.data[cell.data], seed=cell.seed),
-                self.data[cell.data],
-                None if started else cell.training,
-                out=path,
-                seed=cell.seed,
-                resume=started,
-                on_epoch=self.watcher.epoch,
-            )
-        model = load(file, factory=partial(build, cell.network) if ":" in cell.network else None)
-        found: Any = read_description(file).evaluation
-        self._base = cell.base_key, model.eval(), found
+        model, found = trained(
+            cell.network, self.data[cell.data], cell.training,
+            path=self.path / BASES / cell.base_key, seed=cell.seed,
+            on_start=lambda: self.watcher.training(cell), on_epoch=self.watcher.epoch,
+        )  # fmt: skip
+        self._base = cell.base_key, model, found
         return model, found
 
     def _figures(
@@ -353,11 +355,6 @@ def _of(model: nn.Module, data: Splits, point: Point, name: str = "kept") -> dic
     }
 
 
-def _built(network: str, data: Splits, *, seed: int) -> nn.Module:
-    """A new network with an output for each class of the data."""
-    return build(network, seed=seed, **classes_argument(network, classes=len(data.classes)))
-
-
 def _from_scratch(
     cell: Cell, kept: nn.Module, masks: Masks | None, data: Splits, point: Point
 ) -> dict[str, float]:
@@ -366,7 +363,7 @@ def _from_scratch(
     epochs = cell.training.epochs + -(-seen // len(data.train))
 
     def anew() -> nn.Module:
-        return _built(cell.network, data, seed=seed_for(cell.seed, "scratch") % 2**31)
+        return built(cell.network, data, seed=seed_for(cell.seed, "scratch") % 2**31)
 
     model = fresh(kept, anew, data.train.inputs[:1]) if masks is None else fresh_masked(anew, masks)
     fit(

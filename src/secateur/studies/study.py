@@ -35,7 +35,7 @@ def _several(value: object) -> object:
     return cast("object", value) if isinstance(value, (list, tuple)) else (value,)
 
 
-def _seeds(value: object) -> object:
+def read_seeds(value: object) -> object:
     """Seeds as a list: a single number may mean two things."""
     if isinstance(value, int):
         raise PydanticCustomError(
@@ -147,7 +147,7 @@ class Study(BaseModel):
     name: str = "study"
     networks: Several[str]
     data: Several[str]
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0, 1, 2)
+    seeds: Annotated[tuple[int, ...], BeforeValidator(read_seeds), Field(min_length=1)] = (0, 1, 2)
     train: dict[str, Any] = Field(default_factory=dict)
     retrain: dict[str, Any] = Field(default_factory=dict)
     judge_examples: int | None = Field(default=None, ge=1)

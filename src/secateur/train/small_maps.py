@@ -48,9 +48,9 @@ class SmallMaps(TorchFunctionMode):
 class _Call:
     """One call of ``conv2d``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - conv2d may be called so
         self,
-        input: Tensor,  # noqa: A002 - torch's name
+        input: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
         stride: int | Sequence[int] = 1,

@@ -1,0 +1,396 @@
+"""A matrix: networks by treatments (quantised, pruned, coded, ...), each measured as the file that is deployed; read from one small file."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from secateur._options import about, did_you_mean, sentence, worst
+from secateur.errors import SettingsError
+from secateur.export import check_offered
+from secateur.methods import CompressSettings, Deployment, GradualSettings, ReduceSettings
+from secateur.methods.deep_compression import CompressMethod
+from secateur.methods.gradual_settings import PrunedThing
+from secateur.studies.cells import digest, plain
+from secateur.studies.study import Several, read_seeds
+from secateur.train import TrainSettings
+from secateur.train.recipes import recipe_for, recipe_named
+
+QAT: Final = "qat"
+"""The mode in which a network is trained with its numbers rounded, and then written in int8."""
+
+METRICS: Final = ("accuracy", "top3", "bytes", "gzip", "milliseconds", "memory")
+"""What may be printed elsewhere, and is shown beside: percent, bytes, and milliseconds for one example."""
+
+_SLOWER: Final = 50
+_EPOCHS: Final = 3
+
+
+class Treatment(BaseModel):
+    """What becomes of a trained network before it is measured.
+
+    Attributes:
+        name: What it is called.
+        sparsity: The share of weights (or units) that is pruned gradually.
+        granularity: ``weights``, which become zero, or ``units``, which are cut out.
+        max_drop: Reduced until it would lose more points on validation examples than this; in ``mode``, where that is narrower than float.
+        mode: The numbers in the file: a mode of `secateur.export`, or ``qat``: trained in int8.
+        prepare: Whether layers are equalised and biases corrected before int8.
+        compress: Levels and coding, after pruning: a method of `secateur.methods.deep_compression`. What is deployed is the file made of the coded
+            network; the coded one is what is sent.
+        pruning: Changes to the study's table of that name, for this treatment; so are the others.
+        reduction: Likewise.
+        coding: Likewise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(min_length=1)
+    sparsity: float | None = Field(default=None, gt=0, lt=1)
+    granularity: PrunedThing = "weights"
+    max_drop: float | None = Field(default=None, ge=0, lt=100)
+    mode: str = "float32"
+    prepare: bool = False
+    compress: CompressMethod | None = None
+    pruning: dict[str, Any] = Field(default_factory=dict)
+    reduction: dict[str, Any] = Field(default_factory=dict)
+    coding: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def written(self) -> str:
+        """The mode in which the file is exported."""
+        return "int8" if self.mode == QAT else self.mode
+
+    @property
+    def cuts(self) -> bool:
+        """Whether the network is pruned or reduced first."""
+        return self.sparsity is not None or self.max_drop is not None
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """One network, one seed, one treatment, with everything resolved.
+
+    Attributes:
+        network: The network's name.
+        data: The data set's name.
+        seed: Draws the network, and everything that is random.
+        training: How the network is trained.
+        treatment: What becomes of it.
+        deployment: The file's target, mode and calibration.
+        pruning: How it is pruned, if it is.
+        reduction: How it is reduced, if it is.
+        coding: How it is coded, if it is.
+        aware: How it is trained in int8, if it is.
+        validation: Validation examples, as `secateur.data.load` takes them.
+        runs: Timed passes.
+        warmup: Passes before them.
+    """
+
+    network: str
+    data: str
+    seed: int
+    training: TrainSettings
+    treatment: Treatment
+    deployment: Deployment
+    pruning: GradualSettings | None = None
+    reduction: ReduceSettings | None = None
+    coding: CompressSettings | None = None
+    aware: TrainSettings | None = None
+    validation: int | float | None = None
+    runs: int = 50
+    warmup: int = 1
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """What the trained network follows from."""
+        return {
+            "network": self.network,
+            "data": self.data,
+            "seed": self.seed,
+            "validation": self.validation,
+            "training": self.training.model_dump(mode="json"),
+        }
+
+    @property
+    def base_key(self) -> str:
+        """A name for the trained network."""
+        return f"{plain(self.network)}-{plain(self.data)}-seed{self.seed}-{digest(self.base)}"
+
+    @property
+    def cut_key(self) -> str:
+        """A name for the pruned or reduced network, which several cells may share."""
+        said: dict[str, Any] = {"base": self.base}
+        for name, settings in (("pruning", self.pruning), ("reduction", self.reduction)):
+            if settings is not None:
+                said[name] = settings.model_dump(mode="json")
+        return f"{plain(self.network)}-seed{self.seed}-{digest(said)}"
+
+    @property
+    def key(self) -> str:
+        """A name for the cell, by what it does."""
+        made = {
+            "cut": self.cut_key,
+            "treatment": self.treatment.model_dump(mode="json"),
+            "coding": None if self.coding is None else self.coding.model_dump(mode="json"),
+            "aware": None if self.aware is None else self.aware.model_dump(mode="json"),
+            "deployment": [self.deployment.target, self.deployment.observer, self.deployment.calibration],
+            "bench": [self.runs, self.warmup],
+        }
+        return f"{plain(self.network)}-{plain(self.treatment.name)}-seed{self.seed}-{digest(made)}"
+
+
+class Matrix(BaseModel):
+    """Networks by treatments, for ``secateur compare``.
+
+    Attributes:
+        name: Its title.
+        networks: Names of networks (`secateur.networks.build`).
+        data: The name of a data set.
+        seeds: A list; each draws its own network, and everything that is random in its cells.
+        validation: Validation examples: a count, or a share (see `secateur.data.load`).
+        target: The runtime that the files are for.
+        observer: How ranges of activations are found.
+        calibration: Training examples on which they are found.
+        runs: Timed passes of one example.
+        warmup: Passes before them.
+        train: How networks are trained: ``recipe``, and changes to it.
+        pruning: Options of gradual pruning (`secateur.methods.GradualSettings`; of its training in a table ``training``).
+        reduction: Options of a reduction (`secateur.methods.ReduceSettings`).
+        coding: Options of compression (`secateur.methods.CompressSettings`).
+        quantising: How networks are trained in mode ``qat``: changes to their own training, for 3 epochs at a fiftieth of its rate.
+        treatment: The treatments.
+        source: Where the printed figures are from.
+        printed: By network and treatment, what is printed elsewhere, shown beside; see `METRICS`.
+
+    Raises:
+        SettingsError: A key is unknown, a value is out of its range, or a combination is impossible; it says where.
+
+    Example:
+        >>> matrix = Matrix(networks="digits-net", data="digits", seeds=[0], treatment=[
+        ...     {"name": "trained"}, {"name": "int8", "mode": "int8"}])
+        >>> [cell.treatment.name for cell in matrix.cells()]
+        ['trained', 'int8']
+        >>> Matrix(networks="digits-net", data="digits", treatment=[{"name": "int8", "modus": "int8"}])
+        Traceback (most recent call last):
+        ...
+        secateur.errors.SettingsError: no key of a treatment is named 'modus'; did you mean 'mode'?
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = "matrix"
+    networks: Several[str]
+    data: str
+    seeds: Annotated[tuple[int, ...], BeforeValidator(read_seeds), Field(min_length=1)] = (0,)
+    validation: int | float | None = None
+    target: str = "litert"
+    observer: str = "minmax"
+    calibration: int = Field(default=100, ge=1)
+    runs: int = Field(default=50, ge=1)
+    warmup: int = Field(default=1, ge=1)
+    train: dict[str, Any] = Field(default_factory=dict)
+    pruning: dict[str, Any] = Field(default_factory=dict)
+    reduction: dict[str, Any] = Field(default_factory=dict)
+    coding: dict[str, Any] = Field(default_factory=dict)
+    quantising: dict[str, Any] = Field(default_factory=dict)
+    treatment: tuple[Treatment, ...] = Field(min_length=1)
+    source: str = ""
+    printed: dict[str, dict[str, dict[str, float]]] = Field(default_factory=dict)
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **options):
+            try:
+                super().__init__(**options)
+            except ValidationError as error:
+                raise SettingsError(_where(error)) from None
+            self._check()
+
+    @classmethod
+    def read(cls, path: str | Path) -> Matrix:
+        """A matrix from its TOML file.
+
+        Raises:
+            SettingsError: There is no such file, it is no TOML, or what it says is wrong.
+        """
+        file = Path(path)
+        found = read_toml(file)
+        with about(file, SettingsError):
+            return cls(**{"name": file.stem, **found})
+
+    def training(self, network: str) -> TrainSettings:
+        """How a network is trained."""
+        changes = dict(self.train)
+        recipe = changes.pop("recipe", None)
+        known = recipe_for(network, self.data) if recipe is None else recipe_named(recipe)
+        return known.but(**changes)
+
+    def cells(self) -> tuple[MatrixCell, ...]:
+        """Every cell, network by network; the first treatment of each is what others are compared with."""
+        return tuple(
+            self._cell(network, seed, treatment)
+            for network, seed, treatment in itertools.product(self.networks, self.seeds, self.treatment)
+        )
+
+    def _cell(self, network: str, seed: int, treatment: Treatment) -> MatrixCell:
+        training = self.training(network)
+        deployment = Deployment(
+            target=self.target, mode=treatment.written, observer=self.observer, calibration=self.calibration
+        )
+        return MatrixCell(
+            network, self.data, seed, training, treatment, deployment,
+            pruning=self._pruning(treatment, seed),
+            reduction=self._reduction(treatment, deployment, seed),
+            coding=self._coding(treatment, seed),
+            aware=_aware(training, self.quantising) if treatment.mode == QAT else None,
+            validation=self.validation, runs=self.runs, warmup=self.warmup,
+        )  # fmt: skip
+
+    def _pruning(self, treatment: Treatment, seed: int) -> GradualSettings | None:
+        if treatment.sparsity is None:
+            return None
+        options = _merged(self.pruning, treatment.pruning)
+        plain_training = GradualSettings(sparsity=treatment.sparsity).training
+        options["training"] = plain_training.but(**options.get("training", {}))
+        return GradualSettings(
+            sparsity=treatment.sparsity, granularity=treatment.granularity, seed=seed, **options
+        )
+
+    def _reduction(self, treatment: Treatment, deployment: Deployment, seed: int) -> ReduceSettings | None:
+        if treatment.max_drop is None:
+            return None
+        options = _merged(self.reduction, treatment.reduction)
+        if "retrain" in options:
+            changes = options.pop("retrain")
+            options["retrain"] = ReduceSettings(max_drop=treatment.max_drop).retrain.but(**changes)
+        narrow = treatment.mode not in ("float32", QAT)
+        return ReduceSettings(
+            max_drop=treatment.max_drop, deploy=deployment if narrow else None, seed=seed, **options
+        )
+
+    def _coding(self, treatment: Treatment, seed: int) -> CompressSettings | None:
+        if treatment.compress is None:
+            return None
+        options = _merged(self.coding, treatment.coding)
+        changes = options.pop("training", {})
+        settings = CompressSettings(method=treatment.compress, seed=seed, **options)
+        own = settings.training
+        if own is None or not changes:
+            return settings
+        return CompressSettings(**{**settings.model_dump(), "training": own.but(**changes)})
+
+    def _check(self) -> None:
+        """Refuse what cannot be, before anything runs."""
+        names = [treatment.name for treatment in self.treatment]
+        for key, values in (("networks", self.networks), ("seeds", self.seeds), ("treatment", names)):
+            again = next((value for value in values if list(values).count(value) > 1), None)
+            if again is not None:
+                raise SettingsError(f"{key} names {again!r} more than once; name each once")
+        for network in self.networks:
+            self.training(network)
+        for treatment in self.treatment:
+            with about(f"treatment {treatment.name!r}", SettingsError):
+                _check_treatment(treatment, self.target)
+                for network in self.networks:
+                    self._cell(network, self.seeds[0], treatment)
+        _check_first(self.treatment[0])
+        self._check_printed(names)
+
+    def _check_printed(self, treatments: list[str]) -> None:
+        known = {"network": self.networks, "treatment": treatments, "figure": METRICS}
+        for network, rows in self.printed.items():
+            for treatment, figures in rows.items():
+                for what, name in (("network", network), ("treatment", treatment), *(("figure", f) for f in figures)):
+                    if name not in known[what]:
+                        raise SettingsError(
+                            f"printed names {name!r}, which is no {what} here; {did_you_mean(name, known[what])}"
+                        )
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """What a study's file says.
+
+    Raises:
+        SettingsError: There is no such file, or it is no TOML.
+    """
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read ({error.strerror}); name a study's TOML file") from error
+    except ValueError as error:
+        raise SettingsError(f"{file} is not a study: {error}") from error
+
+
+def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with changes; tables among them are merged, too."""
+    merged = dict(common)
+    for name, value in own.items():
+        before = merged.get(name)
+        both = isinstance(before, dict) and isinstance(value, dict)
+        merged[name] = {**cast("dict[str, Any]", before), **cast("dict[str, Any]", value)} if both else value
+    return merged
+
+
+def _aware(training: TrainSettings, changes: Mapping[str, Any]) -> TrainSettings:
+    """Training in int8: a few epochs in which the network only settles on its grids."""
+    calm: dict[str, Any] = {
+        "epochs": _EPOCHS,
+        "lr": training.lr / _SLOWER,
+        "warmup_epochs": 0.0,
+        "early_stopping": None,
+        "ema": None,
+    }
+    return training.but(**{**calm, **changes})
+
+
+def _check_treatment(one: Treatment, target: str) -> None:
+    check_offered(target, one.written)
+    if one.sparsity is not None and one.max_drop is not None:
+        raise SettingsError(
+            "sparsity prunes to a share and max_drop reduces to a bound; take one, and the other in a treatment of its own"
+        )
+    for table, needed in (("pruning", "sparsity"), ("reduction", "max_drop"), ("coding", "compress")):
+        if getattr(one, table) and getattr(one, needed) is None:
+            raise SettingsError(f"{table} changes nothing without {needed}; give that, or leave it out")
+    if one.granularity != "weights" and one.sparsity is None:
+        raise SettingsError("granularity is of pruning; give sparsity, or leave it out")
+    if one.prepare and one.mode not in ("int8", "int8-only"):
+        raise SettingsError("prepare is for int8 and int8-only; leave it out with other modes")
+    if (one.prepare or one.mode == QAT) and target != "litert":
+        raise SettingsError(
+            f"{'prepare' if one.prepare else QAT} hands ranges to the file, which only files for litert take; say target = \"litert\""
+        )
+    if one.mode == QAT and one.compress is not None:
+        raise SettingsError(f"mode {QAT!r} trains weights that compress clusters; take one of the two")
+
+
+def _check_first(first: Treatment) -> None:
+    if first.cuts or first.compress is not None or first.mode != "float32" or first.prepare:
+        raise SettingsError(
+            f"the first treatment is what all others are compared with, and {first.name!r} changes the network; begin with one that"
+            " has a name alone"
+        )
+
+
+def _where(error: ValidationError) -> str:
+    """What is wrong, and with which treatment."""
+    first = worst(error)
+    place: list[int | str] = list(first["loc"])
+    if len(place) < 2 or place[0] != "treatment":
+        return sentence(
+            error, Matrix, named="key", of=" of a matrix", missing="a matrix names networks, data and treatments"
+        )
+    name = str(place[2]) if len(place) > 2 else ""
+    if first["type"] == "extra_forbidden":
+        return f"no key of a treatment is named {name!r}; {did_you_mean(name, Treatment.model_fields)}"
+    message = str(first["msg"])
+    return (
+        f"treatment {int(place[1]) + 1}: key {name!r} cannot be {first['input']!r}: {message[:1].lower()}{message[1:]}"
+    )
