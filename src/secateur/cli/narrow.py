@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +11,7 @@ from typing import Any, cast
 from rich.table import Table
 from torch import Tensor, nn
 
+from secateur._options import fitting
 from secateur.cli.progress import TrainProgress, doing
 from secateur.cli.sources import Source
 from secateur.data import Splits
@@ -56,6 +57,26 @@ class Ready:
     ranges: Simulated | None = None
     keep_float: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def layers_named(model: nn.Module, words: Sequence[str]) -> tuple[str, ...]:
+    """The modules that a command line means: each by its own name, or all with weights whose whole names fit an expression.
+
+    Raises:
+        SettingsError: An expression is none, or fits no layer.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))
+        >>> layers_named(net, ["[01]"]), layers_named(net, ["1"])
+        (('0',), ('1',))
+    """
+    modules = dict(cast("Iterator[tuple[str, nn.Module]]", model.named_modules(remove_duplicate=False)))
+    own = [word for word in words if word and word in modules]
+    weighted = [
+        path for path, module in modules.items() if path and any(p.dim() > 1 for p in module.parameters())
+    ]
+    fit = fitting([word for word in words if word not in own], weighted, option="keep_float")
+    return tuple(path for path in modules if path in {*own, *fit})
 
 
 def check(

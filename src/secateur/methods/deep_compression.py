@@ -15,11 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import nn
 
 from secateur._model import check_finite, copied, named_tensors, unwrapped
-from secateur._options import expect, sentence
+from secateur._options import expect, fitting, sentence
 from secateur.data import Splits
 from secateur.errors import NothingToCutError, SettingsError, StoreError
 from secateur.evaluate import Evaluation, evaluate, measure_file
-from secateur.methods.gradual_cuts import excluded
 from secateur.methods.reduce import in_format_of
 from secateur.networks import origin_of
 from secateur.observe import weights_of
@@ -225,7 +224,7 @@ def deep_compression(
     given = copied(unwrapped(model), {}).eval()
     check_finite(named_tensors(given))
     known = weights_of(given)
-    spared = excluded(chosen.exclude, known)
+    spared = fitting(chosen.exclude, known, option="exclude")
     names = {layer: name for layer, name in known.items() if layer not in spared}
     if not names:
         raise NothingToCutError(
