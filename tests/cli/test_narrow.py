@@ -56,6 +56,8 @@ def test_prepared(trained, secateur):
         ),
         (("--target", "onnx", "--keep-float", "conv("), "which is no regular expression"),
         (("--mode", "qat", "--observer", "percentile"), "no observer is named 'percentile'"),
+        (("--mode", "qat", "--lr", "-1"), "--lr cannot be -1"),
+        (("--mode", "qat", "--epochs", "0"), "--epochs cannot be 0"),
         (("--mode", "qat", "--out", "m.bin"), "does not end in .tflite"),
         (("--mode", "qat", "--out", "none/m.tflite"), "there is no folder none"),
         (
@@ -65,11 +67,13 @@ def test_prepared(trained, secateur):
     ],
 )
 def test_what_cannot_be_had_is_refused(options, reason, base, refused, monkeypatch):
-    """Before anything is trained, prepared or written."""
+    """Before data are read, and anything is trained, prepared or written."""
     from secateur.cli import narrow, quantise
 
     monkeypatch.chdir(base.parent)
-    for module, name in ((narrow, "train_aware"), (narrow, "prepare"), (quantise, "export_to")):
+    for module, name in (
+        (narrow, "train_aware"), (narrow, "prepare"), (quantise, "export_to"), (quantise, "open_data")
+    ):  # fmt: skip
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("something was done"))
 
     assert reason in refused("quantise", base, "--data", "digits", *options)

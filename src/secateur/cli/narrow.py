@@ -113,6 +113,8 @@ def check(
         raise SettingsError(
             f"{what} hands ranges to the file, and only files for litert take any; give --target litert"
         )
+    if mode == QAT:
+        _training(TrainSettings(), asked)  # a rate or a number of epochs that cannot be
 
 
 def narrowed(
@@ -191,14 +193,7 @@ def _trained(
     count: int,
     asked: Mapping[str, Any],
 ) -> Ready:
-    recipe = recipe_for(source.origin.spec, splits.name)
-    settings: TrainSettings = recipe.but(
-        epochs=asked.get("epochs", _EPOCHS),
-        lr=asked.get("lr", recipe.lr / _SLOWER),
-        warmup_epochs=0.0,
-        early_stopping=None,
-        ema=None,
-    )
+    settings = _training(recipe_for(source.origin.spec, splits.name), asked)
     with TrainProgress(settings.epochs) as progress:
         made = train_aware(
             source.model, splits, settings,
@@ -207,6 +202,17 @@ def _trained(
         )  # fmt: skip
     note = f"Trained for {settings.epochs} epoch{'' if settings.epochs == 1 else 's'} in int8, at a rate of {settings.lr:g}."
     return Ready(made.model, "int8", made.simulated, keep_float, (note,))
+
+
+def _training(recipe: TrainSettings, asked: Mapping[str, Any]) -> TrainSettings:
+    """How a network is trained with its numbers rounded, by how it is trained without."""
+    return recipe.but(
+        epochs=asked.get("epochs", _EPOCHS),
+        lr=asked.get("lr", recipe.lr / _SLOWER),
+        warmup_epochs=0.0,
+        early_stopping=None,
+        ema=None,
+    )
 
 
 def blamed(ready: Ready, examples: Tensor, splits: Splits, *, observer: str) -> Table:

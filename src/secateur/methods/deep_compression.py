@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
+from secateur._files import check_folder
 from secateur._model import check_finite, copied, named_tensors, unwrapped
 from secateur._options import expect, fitting, sentence
 from secateur.data import Splits
@@ -24,6 +25,7 @@ from secateur.networks import origin_of
 from secateur.observe import weights_of
 from secateur.quantise import Clustered, Start, cluster, training_levels
 from secateur.store import Coder, coded_size, save
+from secateur.store.coded_file import SUFFIX
 from secateur.store.model_file import write_model
 from secateur.surgery import Masks
 from secateur.train import EpochRecord, TrainSettings, fit
@@ -212,24 +214,8 @@ def deep_compression(
     expect(
         call, model=(model, nn.Module), settings=(chosen, CompressSettings), data=(data, (Splits, NoneType))
     )
-    if out is not None and Path(out).suffix != ".secateur":
-        raise SettingsError(
-            f"cannot write to {out}: the name of a compressed file ends in .secateur; rename it"
-        )
-    if chosen.coder == "ans" and not _has_ans():
-        raise StoreError(
-            "method 'entropy' needs the library constriction, which is not installed; pip install 'secateur[compress]', or take"
-            " method='deep-compression'"
-        )
+    names = to_cluster(model, chosen, out=out)
     given = copied(unwrapped(model), {}).eval()
-    check_finite(named_tensors(given))
-    known = weights_of(given)
-    spared = fitting(chosen.exclude, known, option="exclude")
-    names = {layer: name for layer, name in known.items() if layer not in spared}
-    if not names:
-        raise NothingToCutError(
-            "no dense or convolutional layer with a weight of its own is left to cluster; exclude fewer"
-        )
     splits = None if data is None else in_format_of(given, data)
 
     def judged(network: nn.Module) -> Evaluation | None:
@@ -272,6 +258,44 @@ def deep_compression(
     if result.file is not None:
         _save(result, result.file, splits, earlier)
     return result
+
+
+def to_cluster(
+    model: nn.Module, settings: CompressSettings, *, out: str | Path | None = None
+) -> dict[str, str]:
+    """The weights that `deep_compression` would cluster, by layer, after every check that needs no data.
+
+    Raises:
+        SettingsError: An expression of ``exclude`` fits no layer, or the file's name ends otherwise.
+        NothingToCutError: No layer is left to cluster.
+        ModelError: A weight is not finite.
+        StoreError: There is no folder for the file, or a library is missing.
+
+    Example:
+        >>> to_cluster(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)), CompressSettings(exclude=("2",)))
+        {'0': '0.weight'}
+    """
+    if out is not None and Path(out).suffix != SUFFIX:
+        raise SettingsError(
+            f"cannot write to {out}: the name of a compressed file ends in {SUFFIX}; rename it"
+        )
+    if out is not None:
+        check_folder(Path(out))
+    if settings.coder == "ans" and not _has_ans():
+        raise StoreError(
+            "method 'entropy' needs the library constriction, which is not installed; pip install 'secateur[compress]', or take"
+            " method='deep-compression'"
+        )
+    network = unwrapped(model)
+    check_finite(named_tensors(network))
+    known = weights_of(network)
+    spared = fitting(settings.exclude, known, option="exclude")
+    names = {layer: name for layer, name in known.items() if layer not in spared}
+    if not names:
+        raise NothingToCutError(
+            "no dense or convolutional layer with a weight of its own is left to cluster; exclude fewer"
+        )
+    return names
 
 
 @torch.no_grad()
