@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ def test_what_cannot_be_is_refused(
         deep_compression(pruned, CompressSettings(exclude=(".*",)))
     with pytest.raises(SettingsError, match=r"ends in .secateur"):
         deep_compression(pruned, out=tmp_path / "net.safetensors")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    monkeypatch.setitem(sys.modules, "constriction", None)
     with pytest.raises(StoreError, match=r"pip install 'secateur\[compress\]'"):
         deep_compression(pruned, CompressSettings(method="entropy"))
     found = deep_compression(pruned, CompressSettings(bits=2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import nn
 
 from secateur._files import check_folder
+from secateur._libraries import installed, library
 from secateur._model import check_finite, copied, named_tensors, unwrapped
 from secateur._options import expect, fitting, sentence
 from secateur.data import Splits
@@ -281,11 +281,11 @@ def to_cluster(
         )
     if out is not None:
         check_folder(Path(out))
-    if settings.coder == "ans" and not _has_ans():
-        raise StoreError(
-            "method 'entropy' needs the library constriction, which is not installed; pip install 'secateur[compress]', or take"
-            " method='deep-compression'"
-        )
+    if settings.coder == "ans":
+        library(
+            "constriction", extra="compress", what="method='entropy'", instead="take method='deep-compression'",
+            error=StoreError,
+        )  # fmt: skip
     network = unwrapped(model)
     check_finite(named_tensors(network))
     known = weights_of(network)
@@ -344,7 +344,7 @@ def _bits_of(layer: str, one: Clustered) -> LayerBits:
 
 
 def _sizes(model: nn.Module) -> dict[str, int]:
-    coders: tuple[Coder, ...] = ("huffman", "ans") if _has_ans() else ("huffman",)
+    coders: tuple[Coder, ...] = ("huffman", "ans") if installed("constriction") else ("huffman",)
     return {**_plain(model), **{coder: coded_size(model, coder=coder) for coder in coders}}
 
 
@@ -356,10 +356,6 @@ def _plain(model: nn.Module) -> dict[str, int]:
         found = measure_file(file)
     sizes = {"raw": found.raw, "gzip": found.gzip, "zstd": found.zstd, "xz": found.xz}
     return {kind: size for kind, size in sizes.items() if size is not None}
-
-
-def _has_ans() -> bool:
-    return importlib.util.find_spec("constriction") is not None
 
 
 def _save(result: CompressResult, file: Path, data: Splits | None, earlier: Sequence[Any]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from secateur._libraries import installed, library
 from secateur.store import write_atomic
 from secateur.studies.run import CellResult
 from secateur.studies.study import FACTORS, Study
@@ -86,14 +87,11 @@ def _written(file: Path, content: bytes) -> Path:
 
 
 def _parquet(rows: list[dict[str, Any]]) -> bytes | None:
-    try:
-        import pyarrow as pa  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
-        import pyarrow.parquet as pq  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
-    except ImportError:
+    if not installed("pyarrow"):
         return None
-    arrow: Any = pa
-    sink: Any = arrow.BufferOutputStream()
-    pq.write_table(arrow.Table.from_pylist(rows), sink)  # pyright: ignore[reportUnknownMemberType]
+    arrow, parquet = (library(name, extra="study") for name in ("pyarrow", "pyarrow.parquet"))
+    sink = arrow.BufferOutputStream()
+    parquet.write_table(arrow.Table.from_pylist(rows), sink)
     return bytes(sink.getvalue())
 
 
