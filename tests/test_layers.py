@@ -13,9 +13,10 @@ LEAVES = {
     "errors": set(),
     "_model": {"errors"},
     "_files": {"errors"},
+    "_libraries": {"errors"},
     "_options": {"errors"},
     "data": {"errors"},
-    "networks": {"errors"},
+    "networks": {"errors", "_libraries"},
 }
 ORDER = (
     "channels",

@@ -67,6 +67,16 @@ def write_atomic(path: Path, chunks: Iterable[Bytes], *, size: int) -> None:
         raise write_failure(path, size=size, error=error) from error
 
 
+def check_folder(path: Path) -> None:
+    """Refuse a file that cannot be written for want of its folder, before the work that would be lost.
+
+    Raises:
+        StoreError: There is no such folder.
+    """
+    if not path.resolve().parent.is_dir():
+        raise write_failure(path, size=0, error=FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+
+
 def write_all(descriptor: int, data: Bytes) -> None:
     """Write every byte, however many calls it takes (a write may be cut short by a limit or a signal)."""
     rest = memoryview(data).cast("B")

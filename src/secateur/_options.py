@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -159,6 +160,42 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"they are: {', '.join(names)}"
+
+
+def fitting(patterns: Iterable[str], names: Collection[str], *, option: str) -> set[str]:
+    """The layers whose whole names fit one of some regular expressions; a layer's own name is that layer alone.
+
+    Args:
+        patterns: The expressions.
+        names: The layers that there are.
+        option: What takes the expressions.
+
+    Raises:
+        SettingsError: An expression is none, or fits no layer.
+
+    Example:
+        >>> sorted(fitting(["classifier.*"], ["features.0", "classifier.0", "classifier.3"], option="exclude"))
+        ['classifier.0', 'classifier.3']
+        >>> fitting(["clasifier.0"], ["features.0", "classifier.0"], option="exclude")
+        Traceback (most recent call last):
+        ...
+        secateur.errors.SettingsError: exclude names 'clasifier.0', which fits no layer; near are: classifier.0, features.0
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        try:
+            fit = {pattern} if pattern in names else {name for name in names if re.fullmatch(pattern, name)}
+        except re.error as error:
+            raise SettingsError(
+                f"{option} names {pattern!r}, which is no regular expression ({error}); escape what is meant as it stands"
+            ) from error
+        if not fit:
+            near = get_close_matches(pattern, names, n=3, cutoff=0.4) or list(names)[:10]
+            raise SettingsError(
+                f"{option} names {pattern!r}, which fits no layer; near are: {', '.join(near)}"
+            )
+        found |= fit
+    return found
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from torch import nn
 
 import secateur as library
 from secateur.networks import build
+from secateur.store import RunFolder
 
 
 @pytest.fixture
@@ -264,3 +265,31 @@ def test_code_outside_the_allow_list_is_not_imported(refused, tmp_path, monkeypa
 def test_text_from_outside_does_not_steer_the_terminal(refused):
     """Control characters in a name are not written to the terminal."""
     assert "\x1b" not in refused("watch", "\x1b[31mred")
+
+
+@pytest.mark.parametrize("command", ["quantise", "evaluate", "export", "compress", "load", "watch", "bench"])
+@pytest.mark.parametrize("named", ["run", "run/model.safetensors"])
+def test_a_network_whose_run_has_not_ended_is_not_there_yet(refused, tmp_path, command, named):
+    """The answer says so, and how the run goes on, whether the folder or its file is named."""
+    folder = tmp_path / "run"
+    RunFolder.create(folder, {}, kind="train").close()
+    options = {
+        "quantise": ("--target", "litert", "--data", "digits"),
+        "evaluate": ("--data", "digits"),
+        "export": ("--target", "torch"),
+        "compress": ("--out", tmp_path / "net.secateur"),
+    }
+
+    said = refused(command, tmp_path / named, *options.get(command, ()))
+
+    assert f"{folder} has no network yet" in said
+    assert said.endswith(f"secateur train {folder} --resume")
+
+
+def test_a_folder_without_a_network_is_refused(refused, tmp_path):
+    """A folder that holds nothing of ours, and one whose run makes no network, are told apart."""
+    (tmp_path / "empty").mkdir()
+    RunFolder.create(tmp_path / "study", {}, kind="study").close()
+
+    assert "holds neither a network" in refused("load", tmp_path / "empty")
+    assert "is the folder of a study" in refused("load", tmp_path / "study")

@@ -50,12 +50,16 @@ def test_without_data_nothing_is_trained(secateur, base, tmp_path):
         (("--out", "x.secateur", "--data", "digits", "--epochs", "0", "--distil"), "--distil is of training"),
         (("--out", "x.secateur", "--bits", "3", "--clusters", "4"), "give either bits, or clusters"),
         (("--out", "x.secateur", "--method", "zip"), "--method cannot be 'zip'"),
-        (("--out", "x.secateur", "--exclude", "cnv"), "fits no layer"),
+        (("--out", "x.secateur", "--data", "digits", "--exclude", "cnv"), "fits no layer"),
+        (("--out", "x.secateur", "--data", "digits", "--exclude", ".*"), "exclude fewer"),
+        (("--out", "none/x.secateur", "--data", "digits"), "there is no folder none"),
+        (("--out", "x.secateur", "--data", "digits", "--lr", "-1"), "--lr cannot be -1"),
     ],
 )
 def test_what_cannot_be_is_refused(refused, base, tmp_path, monkeypatch, wrong):
-    """A wrong option is named, and nothing is written."""
+    """A wrong option is named before data are read, and nothing is written."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("secateur.cli.compress.open_data", lambda *_, **__: pytest.fail("data were read"))
     arguments, sentence = wrong
 
     assert sentence in refused("compress", base / "model.safetensors", *arguments)

@@ -180,7 +180,7 @@ def test_ranges_that_were_not_found_are_told(quantised):
         (["export", "model.onnx", "--target", "torch"], "a deployed file"),
         (["quantise", "."], "--data is missing"),
         (["quantise", ".", "--data", "digits", "--target", "onnx", "--mode", "int8-only"], "it offers float32, dynamic"),
-        (["quantise", ".", "--data", "digits", "--target", "onnx", "--keep-float", "outt"], "did you mean 'out'"),
+        (["quantise", ".", "--data", "digits", "--target", "onnx", "--keep-float", "outt"], "near are: out"),
         (["quantise", ".", "--data", "digits", "--calibration", "5000"], "5000"),
         (["evaluate", "none.tflite", "--data", "digits"], "cannot be read"),
         (["evaluate", "model.pt2", "--data", "digits"], "--allow torch"),

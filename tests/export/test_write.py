@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from secateur.errors import (
     UntrustedImportError,
 )
 from secateur.evaluate import class_changes, evaluate, paired_drop
-from secateur.export import TARGETS, check_offered, export, is_deployed, open_file, suffix_of
+from secateur.export import TARGETS, check_offered, export, is_deployed, open_file, runtimes_of, suffix_of
 from secateur.export.deployed import BY_NAME
 from secateur.quantise import simulate
 
@@ -206,6 +207,17 @@ def test_a_missing_library_is_named_with_what_brings_it(small, images, tmp_path,
         SettingsError, match=rf"{module.partition('.')[0]}.*pip install 'secateur\[{target}\]'"
     ):
         export(small, images, tmp_path / f"n{suffix_of(target)}", target=target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_each_target_names_what_runs_its_files(target):
+    """By the ending of the file; the module can be loaded where the target's files can be opened."""
+    file = Path(f"net{suffix_of(target)}")
+
+    for name in runtimes_of(file):
+        pytest.importorskip(name)
+    assert is_deployed(file)
+    assert bool(runtimes_of(file)) == bool(BY_NAME[target].extra)
 
 
 def test_a_network_that_cannot_be_traced_is_told(images, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ def test_what_cannot_be_is_refused(
         deep_compression(pruned, CompressSettings(exclude=(".*",)))
     with pytest.raises(SettingsError, match=r"ends in .secateur"):
         deep_compression(pruned, out=tmp_path / "net.safetensors")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    monkeypatch.setitem(sys.modules, "constriction", None)
     with pytest.raises(StoreError, match=r"pip install 'secateur\[compress\]'"):
         deep_compression(pruned, CompressSettings(method="entropy"))
     found = deep_compression(pruned, CompressSettings(bits=2))
@@ -139,7 +140,7 @@ def test_norms_that_keep_their_shift_alone_make_a_smaller_file_that_answers_the_
     exact = deep_compression(net, CompressSettings(**many, fold=True, training=None), data=digits)
 
     inputs = digits.validation.inputs
-    assert torch.allclose(exact.model(inputs), net(inputs), atol=1e-3)
+    assert torch.allclose(exact.model(inputs), net(inputs), atol=5e-3)
 
     found = deep_compression(
         net, CompressSettings(bits=5, fold=True, training=SHORT), data=digits, out=tmp_path / "net.secateur"

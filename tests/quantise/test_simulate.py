@@ -224,6 +224,8 @@ def test_the_ratio_in_decibels():
     """A tenth of the signal is 20 dB down; the same is infinitely far down."""
     assert sqnr(torch.ones(4), torch.full((4,), 0.9)) == pytest.approx(20.0, abs=1e-4)
     assert sqnr(torch.ones(4), torch.ones(4)) == float("inf")
+    assert sqnr(torch.zeros(4), torch.ones(4)) == float("-inf")
+    assert sqnr(torch.ones(4), torch.full((4,), float("inf"))) == float("-inf")
 
 
 def test_a_range_is_shown_by_its_ends():

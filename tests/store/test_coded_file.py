@@ -220,6 +220,75 @@ def test_shapes_that_cannot_be_are_refused(shape: tuple[int, ...], tmp_path: Pat
         read_coded(path).read()
 
 
+SPARSE = coded({"w": sparse(400, gone=0.9, clusters=None)}, None, coder="huffman")[:-32]
+CLUSTERED = coded({"w": sparse(4000, gone=0.9, clusters=8)}, None, coder="huffman")[:-32]
+BILLION = 10**9
+
+
+def told(content: bytes) -> dict:
+    """What the header of a coded file of one tensor says of it."""
+    length = int.from_bytes(content[12:20], "little")
+    return json.loads(zlib.decompress(content[20 : 20 + length]))["tensors"][0]
+
+
+@pytest.mark.parametrize(
+    ("content", "how", "lies", "stream"),
+    [
+        (SPARSE, "sparse", {"kinds": BILLION}, {}),
+        (SPARSE, "sparse", {}, {"entries": BILLION}),
+        (SPARSE, "sparse", {}, {"kinds": 3}),
+        (SPARSE, "sparse", {"stream": None}, {}),
+        (CLUSTERED, "levels", {"kinds": 4001}, {"kinds": 4001}),
+        (CLUSTERED, "levels", {"kinds": 5}, {}),
+        (CLUSTERED, "levels", {}, {"entries": 4001}),
+        (CLUSTERED, "levels", {}, {"run_bits": None}),
+        (CLUSTERED, "levels", {}, {"sizes": [BILLION]}),
+        (CLUSTERED, "levels", {"how": "raw"}, {}),
+        (CLUSTERED, "levels", {"how": "zlib"}, {}),
+    ],
+)
+def test_counts_that_do_not_add_up_to_the_tensor_are_refused_before_anything_is_decoded(
+    content: bytes, how: str, lies: dict, stream: dict, tmp_path: Path
+) -> None:
+    """Numbers, levels and runs are no more than the shape has: nobody makes room for what the tensor does not hold."""
+    entry = told(content)
+    assert entry["how"] == how
+    assert entry["stream"]["run_bits"] is not None
+    path = tmp_path / "bad.secateur"
+    path.write_bytes(claiming(content, *entry["shape"], **{"stream": {**entry["stream"], **stream}, **lies}))
+
+    with pytest.raises(
+        FileFormatError, match=r"'w' does not add up to [\d,]+ numbers of 4 bytes.*another copy"
+    ):
+        read_coded(path)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"more": torch.zeros(3_000_000)},
+        {"out.bias": torch.zeros(10, dtype=torch.float64)},
+        {"out.bias": None},
+    ],
+    ids=["another", "wider", "none"],
+)
+def test_tensors_that_the_network_does_not_have_are_not_decoded(
+    tensors: dict[str, Tensor | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file holds the tensors of the network that it describes, in their number types, or is refused unread."""
+    path = tmp_path / "net.secateur"
+    secateur.save(small_net(), path)
+    file = read_coded(path)
+    held = {name: tensor for name, tensor in {**file.read(), **tensors}.items() if tensor is not None}
+    write_coded(path, held, file.document, coder="huffman")
+    monkeypatch.setattr("secateur.store.coded_file._decoded", lambda *_: pytest.fail("it was decoded"))
+
+    with pytest.raises(
+        FileFormatError, match=f"'{next(iter(tensors))}' is .*, its description says .* use another copy"
+    ):
+        secateur.load(path)
+
+
 @pytest.mark.parametrize("tail", [b"", b"more"], ids=["longer", "with a tail"])
 def test_packed_numbers_are_neither_more_nor_fewer(tail: bytes, tmp_path: Path) -> None:
     """Packed numbers end where the shape says, and the packed bytes end there, too."""

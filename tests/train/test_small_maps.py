@@ -22,7 +22,7 @@ from secateur.train.small_maps import SmallMaps, _Call
     bias=st.booleans(),
     last=st.booleans(),
 )
-def test_the_outputs_and_all_gradients_are_those_of_the_convolution(
+def test_the_outputs_and_all_gradients_are_those_of_the_convolution(  # noqa: PLR0917
     high, wide, kernel, stride, padding, dilation, bias, last
 ):
     if min(high, wide) + 2 * padding < dilation * (kernel - 1) + 1:

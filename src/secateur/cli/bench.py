@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, cast
 
 import typer
 from rich.table import Table
@@ -31,18 +31,9 @@ from secateur.evaluate import (
     measure_processes,
     staircase,
 )
-from secateur.export import TARGETS, export, open_file
+from secateur.export import export, is_deployed, open_file, runtimes_of, suffix_of
 from secateur.methods import MODEL_FILE
 from secateur.report import conditions, text
-
-_RUNTIMES: Final[Mapping[str, tuple[str, ...]]] = {
-    ".tflite": ("ai_edge_litert.interpreter",),
-    ".onnx": ("onnxruntime",),
-    ".pte": ("executorch.runtime",),
-    ".pt2": (),
-}
-"""By how a deployed file's name ends: the modules of what runs it."""
-_SUFFIXES: Final = {"litert": ".tflite", "onnx": ".onnx", "executorch": ".pte", "torch": ".pt2"}
 
 
 def bench(
@@ -95,7 +86,7 @@ def bench(
         )
         told: dict[tuple[Path, int], ToolLatency] = {}
         for one in found:
-            if one.path.suffix == ".tflite":
+            if one.path.suffix == suffix_of("litert"):
                 progress.step(f"litert-benchmark {one.path}")
                 said = litert_benchmark(one.path, threads=one.threads, warmup=warmup, runs=runs)
                 if said is not None:
@@ -109,12 +100,11 @@ def bench(
 def _runnable(file: Path, input_shape: str | None, allow: Sequence[str]) -> Runnable:
     """A file, with what opens it and the shape of its example."""
     path = file / MODEL_FILE if file.is_dir() else file
-    if path.suffix in _RUNTIMES:
+    if is_deployed(path):
         if not path.is_file():
             raise SettingsError(f"{path} is not there; name a file")
         shape = o.shape(input_shape) if input_shape else None
-        options = {"allow": list(allow)} if path.suffix == ".pt2" else {}
-        return Runnable(path, "secateur.export:open_file", options, _RUNTIMES[path.suffix], shape)
+        return Runnable(path, "secateur.export:open_file", {"allow": list(allow)}, runtimes_of(path), shape)
     source = open_network(str(file), allow=allow)
     if source.file is None:
         raise SettingsError(f"{file} is a network's name, not a file; `secateur train` makes one")
@@ -213,12 +203,11 @@ def _grid(title: str, *headings: str) -> Table:
 
 def _widths(kind: str, target: str, *, as_json: bool) -> None:
     """The staircase of a target on this machine."""
-    if target not in TARGETS:
-        raise SettingsError(f"--target {target} is none; take one of {', '.join(TARGETS)}")
+    suffix = suffix_of(target)
     with tempfile.TemporaryDirectory() as folder, BenchProgress() as progress:
 
         def deploy(model: nn.Module, example: Tensor) -> nn.Module:
-            file = Path(folder) / f"{example.shape[1]}{_SUFFIXES[target]}"
+            file = Path(folder) / f"{example.shape[1]}{suffix}"
             export(model, example, file, target=target)
             return open_file(file, allow=["torch"], threads=1)
 

@@ -10,8 +10,8 @@ import typer
 from rich.text import Text
 
 from secateur._options import about
+from secateur.cli import matrices, show
 from secateur.cli import options as o
-from secateur.cli import show
 from secateur.cli.progress import StudyProgress, doing
 from secateur.errors import DataError, ModelError, RunError, SettingsError, StoreError
 from secateur.report import notes_of, write_study
@@ -42,11 +42,18 @@ def compare(
     ray_address: o.RayAddress = None,
     data_dir: o.DataDir = None,
 ) -> None:
-    """Compare strategies for reduction on physically reduced networks: a grid of cells, with the statistics."""
+    """Compare strategies on reduced networks, with the statistics; or treatments of networks (quantised, pruned) as deployed files."""
     if study is None:
         raise SettingsError("name a study's TOML file first")
     if sum((plan, report, resume)) > 1:
         raise SettingsError("--plan, --report and --resume are three things; ask for one of them")
+    if matrices.is_matrix(study, out, stored=resume or report):
+        if workers is not None or ray_address is not None:
+            raise SettingsError(
+                "a matrix measures time, so its cells run one after the other; leave --workers and --ray-address out"
+            )
+        matrices.compare(study, out, resume=resume, plan=plan, report=report, data_dir=data_dir)
+        return
     if plan:
         asked = Study.read(study)
         with about(study, SettingsError, ModelError, DataError):

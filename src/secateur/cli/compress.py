@@ -18,6 +18,7 @@ from secateur.cli.sources import data_options, open_data, open_network, trusted
 from secateur.data import Splits
 from secateur.errors import SettingsError
 from secateur.methods import CompressResult, CompressSettings, deep_compression
+from secateur.methods.deep_compression import to_cluster
 from secateur.report import text
 
 _TRAINING = ("epochs", "lr", "batch_size", "optimizer")
@@ -85,6 +86,7 @@ def compress(
     if settings.fold and data is None:
         raise SettingsError("--fold needs --data: which norm follows which layer is seen in a forward pass")
     source = open_network(network, allow=trusted(allow, data))
+    to_cluster(source.model, settings, out=out)  # what cannot be is refused before data are read
     splits = None if data is None else open_data(data, **data_options(asked))
     there = out.exists()
     count = 0 if settings.training is None or splits is None else settings.training.epochs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +10,7 @@ from typing import Any, cast
 from rich.table import Table
 from torch import Tensor, nn
 
+from secateur._options import fitting
 from secateur.cli.progress import TrainProgress, doing
 from secateur.cli.sources import Source
 from secateur.data import Splits
@@ -56,6 +57,26 @@ class Ready:
     notes: tuple[str, ...] = ()
 
 
+def layers_named(model: nn.Module, words: Sequence[str]) -> tuple[str, ...]:
+    """The modules that a command line means: each by its own name, or all with weights whose whole names fit an expression.
+
+    Raises:
+        SettingsError: An expression is none, or fits no layer.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))
+        >>> layers_named(net, ["[01]"]), layers_named(net, ["1"])
+        (('0',), ('1',))
+    """
+    modules = dict(cast("Iterator[tuple[str, nn.Module]]", model.named_modules(remove_duplicate=False)))
+    own = [word for word in words if word and word in modules]
+    weighted = [
+        path for path, module in modules.items() if path and any(p.dim() > 1 for p in module.parameters())
+    ]
+    fit = fitting([word for word in words if word not in own], weighted, option="keep_float")
+    return tuple(path for path in modules if path in {*own, *fit})
+
+
 def check(
     source: Source,
     file: Path,
@@ -90,6 +111,8 @@ def check(
         raise SettingsError(
             f"{what} hands ranges to the file, and only files for litert take any; give --target litert"
         )
+    if mode == QAT:
+        _training(TrainSettings(), asked)  # a rate or a number of epochs that cannot be
 
 
 def narrowed(
@@ -120,7 +143,9 @@ def narrowed(
         f"{_NAMES[one.step]}: {text.percent(one.accuracy)} as simulated, {one.sqnr:.1f} dB{'' if one.kept else ' (not kept)'}"
         for one in found.steps
     ]
-    return Ready(found.model, mode, found.simulated, layers_left_float(found.simulated, keep_float), tuple(notes))
+    return Ready(
+        found.model, mode, found.simulated, layers_left_float(found.simulated, keep_float), tuple(notes)
+    )
 
 
 def _trained(
@@ -132,14 +157,7 @@ def _trained(
     count: int,
     asked: Mapping[str, Any],
 ) -> Ready:
-    recipe = recipe_for(source.origin.spec, splits.name)
-    settings: TrainSettings = recipe.but(
-        epochs=asked.get("epochs", _EPOCHS),
-        lr=asked.get("lr", recipe.lr / _SLOWER),
-        warmup_epochs=0.0,
-        early_stopping=None,
-        ema=None,
-    )
+    settings = _training(recipe_for(source.origin.spec, splits.name), asked)
     with TrainProgress(settings.epochs) as progress:
         made = train_aware(
             source.model, splits, settings,
@@ -148,6 +166,17 @@ def _trained(
         )  # fmt: skip
     note = f"Trained for {settings.epochs} epoch{'' if settings.epochs == 1 else 's'} in int8, at a rate of {settings.lr:g}."
     return Ready(made.model, "int8", made.simulated, keep_float, (note,))
+
+
+def _training(recipe: TrainSettings, asked: Mapping[str, Any]) -> TrainSettings:
+    """How a network is trained with its numbers rounded, by how it is trained without."""
+    return recipe.but(
+        epochs=asked.get("epochs", _EPOCHS),
+        lr=asked.get("lr", recipe.lr / _SLOWER),
+        warmup_epochs=0.0,
+        early_stopping=None,
+        ema=None,
+    )
 
 
 def blamed(ready: Ready, examples: Tensor, splits: Splits, *, observer: str) -> Table:

@@ -22,7 +22,7 @@ from secateur.evaluate import Drop
 from secateur.methods import CutRecord, Point, ReduceSettings, Step
 from secateur.methods.judge import too_narrow
 from secateur.report import text
-from secateur.studies import FACTORS, Cell, CellResult, Watcher
+from secateur.studies import FACTORS, Cell, CellResult, MatrixCell, MatrixWatcher, Measurement, Watcher
 from secateur.train import EpochRecord
 
 _CHOOSING: Final = "trying the next cuts without retraining"
@@ -157,6 +157,61 @@ class BenchProgress(_Shown):
     def block(self) -> RenderableType:
         """What it does."""
         return Text(f"{text.plain(self._words)} …")
+
+
+class MatrixProgress(_Shown, MatrixWatcher):
+    """A matrix: the cell, what is done with it, and how many cells are left."""
+
+    def __init__(self) -> None:
+        """Prepare to show a matrix."""
+        super().__init__()
+        self._cells = self._done = self._epochs = 0
+        self._title = self._step = ""
+        self._progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._task = self._progress.add_task("cells", total=None)
+
+    def planned(self, cells: Sequence[MatrixCell], left: Sequence[MatrixCell]) -> None:
+        """Which cells there are, and which of them are to be run."""
+        self._cells, self._done = len(cells), len(cells) - len(left)
+        self._progress.update(self._task, total=self._cells, completed=self._done)
+        bases = len({cell.base_key for cell in cells})
+        self.line(f"{len(cells)} cells from {bases} trained networks; {self._done} are done")
+
+    def step(self, cell: MatrixCell, what: str, epochs: int) -> None:
+        """Something begins for a cell."""
+        self._step = self._title = f"{_named(cell)}: {what}"
+        self._epochs = epochs
+        if epochs:
+            self.line(f"{self._step}, {epochs} epoch{'' if epochs == 1 else 's'}")
+
+    def epoch(self, record: EpochRecord) -> None:
+        """An epoch of it is done."""
+        accuracy = record.validation_accuracy
+        reached = "" if accuracy is None else f", validation {text.percent(accuracy)}"
+        self._title = (
+            f"{self._step}: epoch {record.epoch} of {self._epochs}{reached}, {text.duration(record.seconds)}"
+        )
+
+    def ended(self, result: Measurement) -> None:
+        """A cell is done, or failed."""
+        self._done += result.done
+        self._progress.update(self._task, completed=self._done)
+        if not result.done:
+            self.line(f"{_named(result.cell)} failed: {result.reason}")
+            return
+        row = result.row
+        self.line(
+            f"{self._done} of {self._cells}  {_named(result.cell)}: {text.percent(row['accuracy'])}, {row['drop']:.2f} points lost,"
+            f" {text.size(int(row['bytes']))}, {row['milliseconds']:.3f} ms; {text.duration(result.seconds)}"
+        )
+
+    def block(self) -> RenderableType:
+        """The cell, and the bar of all cells."""
+        return Group(Text(self._title, style="bold"), self._progress)
+
+
+def _named(cell: MatrixCell) -> str:
+    return f"{cell.network}, {cell.treatment.name}, seed {cell.seed}"
 
 
 class StudyProgress(_Shown, Watcher):

@@ -13,7 +13,7 @@ from rich.text import Text
 from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.export import File, Target, named_for, opened
-from secateur.cli.narrow import blamed, check, narrowed
+from secateur.cli.narrow import blamed, check, layers_named, narrowed
 from secateur.cli.progress import doing
 from secateur.cli.sources import data_options, open_data, trusted
 from secateur.errors import ExportError, SettingsError
@@ -52,7 +52,11 @@ def quantise(
         int, typer.Option(help="Training examples that ranges are found on.", min=1)
     ] = 100,
     keep_float: Annotated[
-        list[str] | None, typer.Option(help="A layer that stays float; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="A layer that stays float, or a regular expression of several; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     max_drop: Annotated[
         float | None,
@@ -87,7 +91,7 @@ def quantise(
         )
     source = opened(network, target, arg=None, allow=trusted(allow, data))
     wanted = named_for(source, str(target), out, mode=f"-{mode}")
-    kept = tuple(keep_float or ())
+    kept = layers_named(source.model, keep_float or ())
     check(
         source, wanted,
         target=str(target), mode=mode, observer=observer, keep_float=kept, prepared=prepare, blaming=blame,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from secateur.cli import show
+from secateur.cli.sources import again
 from secateur.errors import RunError
 from secateur.methods import KIND, steps_in
 from secateur.report import read, text, write
@@ -41,9 +41,8 @@ def _unfinished(folder: Path) -> None:
         steps = steps_in(run.entries())
     if steps:
         show.console().print(_so_far(steps))
-    again = shlex.join(["secateur", "reduce", str(folder), "--resume"])
     raise RunError(
-        f"{folder} has no report yet: the run stopped after {len(steps)} candidates; go on with: {again}"
+        f"{folder} has no report yet: the run stopped after {len(steps)} candidates; go on with: {again(folder, kind=KIND)}"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from torch import nn
 
-from secateur.cli.sources import Source, open_data
+from secateur.cli.sources import Source, again, open_data
 from secateur.data import Splits
 from secateur.errors import RunError, SettingsError, StoreError
 from secateur.methods import steps_in
@@ -144,8 +144,7 @@ def _farewell(folder: Path, *, kind: str) -> str:
         return f"interrupted: nothing was stored yet; remove {folder} if it is there, and start again"
     count = len(steps_in(entries)) + sum("epoch" in entry for entry in entries)
     what = ("candidate" if kind == "reduce" else "epoch") + ("" if count == 1 else "s")
-    again = shlex.join(["secateur", kind, str(folder), "--resume"])
-    return f"interrupted: {count} {what} kept in {folder}; go on with: {again}"
+    return f"interrupted: {count} {what} kept in {folder}; go on with: {again(folder, kind=kind)}"
 
 
 def folder_of(

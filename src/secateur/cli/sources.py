@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +15,21 @@ from secateur.channels.nested import tensors_in
 from secateur.cli.progress import doing
 from secateur.data import Splits
 from secateur.data import load as load_data
-from secateur.errors import SettingsError, UntrustedImportError
+from secateur.errors import RunError, SettingsError, UntrustedImportError
 from secateur.export import Deployed, is_deployed, open_file
-from secateur.methods import MODEL_FILE
+from secateur.methods import KIND, MODEL_FILE, PRUNE
+from secateur.methods.training import KIND as TRAIN
 from secateur.networks import Origin, build, classes_argument, input_shape_of, names, origin_of
-from secateur.store import load, read_description
+from secateur.store import RunFolder, load, read_description
+from secateur.store.run import SETTINGS_FILE
 from secateur.store.trust import MODULES, WEIGHT_OPTIONS, within
 
 _FILE_ENDINGS = frozenset(
     {".bin", ".ckpt", ".onnx", ".pkl", ".pt", ".pt2", ".pte", ".pth", ".safetensors", ".secateur", ".tflite"}
 )
+
+_RESUMED = frozenset({KIND, PRUNE, TRAIN})
+"""Kinds of runs that end with a network, and go on with the command of their name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +90,7 @@ def open_network(
     Raises:
         SettingsError: Arguments, or a stem, are given for a saved network.
         ModelError: No such network, or it cannot be built.
+        RunError: The run that is to make it has not ended.
         StoreError: The file cannot be used.
     """
     file = _file_named(named)
@@ -102,6 +109,7 @@ def open_network(
         raise SettingsError(
             f"{file} says itself how its network is built; leave {'--arg' if arguments else '--stem'} out"
         )
+    _check_ended(file)
     described = read_description(file)
     with doing(f"reading {file}"):
         model = _loaded(file, described.origin, allow)
@@ -118,6 +126,35 @@ def open_network(
         cast("dict[str, Any]", evaluation) if isinstance(evaluation, dict) else {},
         cast("list[Any]", history) if isinstance(history, list) else (),
     )
+
+
+def _check_ended(file: Path) -> None:
+    """Raise RunError where a run's network is not there yet, or where a folder holds none."""
+    folder = file.parent
+    if file.name != MODEL_FILE or file.exists() or not folder.is_dir():
+        return
+    if not (folder / SETTINGS_FILE).exists():
+        raise RunError(
+            f"{folder} holds neither a network ({MODEL_FILE}) nor a run that makes one; check the path"
+        )
+    with RunFolder.open(folder, read_only=True) as run:
+        kind = run.kind
+    if kind not in _RESUMED:
+        raise RunError(
+            f"{folder} is the folder of a {kind}, which has no network of its own; name a network's file"
+        )
+    raise RunError(
+        f"{folder} has no network yet: its run has not ended; go on with: {again(folder, kind=kind)}"
+    )
+
+
+def again(folder: Path, *, kind: str) -> str:
+    """The command with which a run goes on.
+
+    >>> again(Path("my runs/small"), kind="reduce")
+    "secateur reduce 'my runs/small' --resume"
+    """
+    return shlex.join(["secateur", kind, str(folder), "--resume"])
 
 
 def _outputs(named: str, classes: int | None, arguments: Mapping[str, Any]) -> Mapping[str, int]:

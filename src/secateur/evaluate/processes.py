@@ -147,7 +147,7 @@ def measure_processes(
         )
     if not files:
         raise SettingsError("there is no file to measure; name at least one")
-    tell = on_step or _silent
+    tell = on_step or silent
     found: list[Measured] = []
     for count in threads:
         with _workers(files, threads=count, warmup=warmup, tell=tell) as workers:
@@ -156,7 +156,7 @@ def measure_processes(
     return tuple(found)
 
 
-def _silent(_: str) -> None:
+def silent(_: str) -> None:
     """Nobody listens."""
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import lzma
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
+from secateur._libraries import installed, library
 from secateur.errors import StoreError
 
 
@@ -106,8 +105,7 @@ def measure_file(path: str | PathLike[str]) -> FileSize:
 
 
 def _zstd(content: bytes) -> int | None:
-    try:
-        zstandard: Any = importlib.import_module("zstandard")  # comes with an extra
-    except ImportError:
+    if not installed("zstandard"):
         return None
+    zstandard = library("zstandard", extra="compress")
     return len(zstandard.ZstdCompressor(level=19).compress(content))

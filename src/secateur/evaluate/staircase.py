@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SettingsError
+from secateur.evaluate.processes import silent
 
 Kind: TypeAlias = Literal["pointwise", "conv3"]
 WIDTHS: Final = (32, 33, 34, 36, 40, 48, 49, 52, 56, 60, 63, 64, 65, 72, 80)
@@ -105,7 +106,7 @@ def staircase(
     """
     if not widths or min(widths) < 1:
         raise SettingsError(f"widths {tuple(widths)} must be whole numbers from 1 on, at least one")
-    tell = on_step or _silent
+    tell = on_step or silent
     ready: dict[int, tuple[nn.Module, Tensor]] = {}
     for width in sorted(set(widths)):
         tell(f"width {width}")
@@ -137,10 +138,6 @@ def grain_of(treads: Sequence[Tread]) -> int | None:
     """
     below = [before.width for before, tread in pairwise(treads) if tread.step]
     return math.gcd(*below) if below else None
-
-
-def _silent(_: str) -> None:
-    """Nobody listens."""
 
 
 def _macs(kind: Kind, width: int) -> int:

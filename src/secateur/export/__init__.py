@@ -1,7 +1,7 @@
 """Files for other runtimes: LiteRT, ONNX Runtime, ExecuTorch, torch.export; each checked against its network."""
 
 from secateur.export.agreement import Agreement, compare
-from secateur.export.deployed import TARGETS, Deployed, is_deployed, open_file, suffix_of
+from secateur.export.deployed import TARGETS, Deployed, is_deployed, open_file, runtimes_of, suffix_of
 from secateur.export.request import MODES, OBSERVERS
 from secateur.export.write import TOLERANCE, Exported, check_offered, export
 
@@ -18,5 +18,6 @@ __all__ = [
     "export",
     "is_deployed",
     "open_file",
+    "runtimes_of",
     "suffix_of",
 ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import DataError
+from secateur.quantise import sqnr
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +52,12 @@ def compare(wanted: Tensor, found: Tensor) -> Agreement:
             "on the same examples, at least one"
         )
     before, after = wanted.double(), found.double()
-    noise = float((before - after).square().sum())
-    signal = float(before.square().sum())
     largest = float(before.abs().max())
     gap = float((before - after).abs().max())
-    ratio = math.inf if noise == 0 else (10 * math.log10(signal / noise) if signal else -math.inf)
     same = before.flatten(1).argmax(dim=1) == after.flatten(1).argmax(dim=1)
     return Agreement(
         deviation=gap / largest if largest else (math.inf if gap else 0.0),
-        sqnr=ratio,
+        sqnr=sqnr(before, after),
         agreement=100.0 * float(torch.mean(same.double())),
         count=len(before),
     )

@@ -145,6 +145,20 @@ def suffix_of(target: str) -> str:
     return BY_NAME[target].suffix
 
 
+def runtimes_of(path: Path) -> tuple[str, ...]:
+    """The modules that run a deployed file, beside PyTorch, by its name's ending.
+
+    Raises:
+        SettingsError: The ending is unknown.
+
+    Example:
+        >>> runtimes_of(Path("m.onnx")), runtimes_of(Path("m.pt2"))
+        (('onnxruntime',), ())
+    """
+    runtime = target_of(path).runtime
+    return (runtime,) if runtime else ()
+
+
 def is_deployed(path: Path) -> bool:
     """Whether a file's name is that of a deployed file.
 

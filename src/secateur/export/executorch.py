@@ -21,6 +21,7 @@ class ExecuTorch:
     name = "executorch"
     extra = "executorch"
     suffix = ".pte"
+    runtime = "executorch.runtime"
     modes: tuple[str, ...] = ("float32", "int8")
     observers: tuple[str, ...] = ("minmax", "histogram")
     keeps_float = True
@@ -150,7 +151,7 @@ class ExecuTorchRunner:
     integer = False
 
     def __init__(self, content: bytes) -> None:
-        runtime = library("executorch.runtime", extra=ExecuTorch.extra)
+        runtime = library(ExecuTorch.runtime, extra=ExecuTorch.extra)
         with silenced():
             # The program alone holds the content, and the method only points into it.
             self._program: Any = runtime.Runtime.get().load_program(content)

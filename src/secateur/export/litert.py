@@ -42,6 +42,7 @@ class LiteRT:
     name = "litert"
     extra = "litert"
     suffix = ".tflite"
+    runtime = "ai_edge_litert.interpreter"
     modes: tuple[str, ...] = MODES
     observers: tuple[str, ...] = OBSERVERS
     keeps_float = True
@@ -174,7 +175,7 @@ class _Activations:
     """What every operator of a float file writes for an example."""
 
     def __init__(self, content: bytes) -> None:
-        runtime = library("ai_edge_litert.interpreter", extra=LiteRT.extra)
+        runtime = library(LiteRT.runtime, extra=LiteRT.extra)
         with silenced():
             self._interpreter: Any = runtime.Interpreter(
                 model_content=content,
@@ -202,7 +203,7 @@ class LiteRTRunner:
     """A ``.tflite`` that is run one example at a time."""
 
     def __init__(self, content: bytes, *, threads: int) -> None:
-        runtime = library("ai_edge_litert.interpreter", extra=LiteRT.extra)
+        runtime = library(LiteRT.runtime, extra=LiteRT.extra)
         with silenced():
             self._interpreter: Any = runtime.Interpreter(model_content=content, num_threads=threads)
             self._interpreter.allocate_tensors()

@@ -25,6 +25,7 @@ class Onnx:
     name = "onnx"
     extra = "onnx"
     suffix = ".onnx"
+    runtime = "onnxruntime"
     modes: tuple[str, ...] = ("float32", "dynamic", "float16", "int8")
     observers: tuple[str, ...] = ("minmax",)
     keeps_float = True
@@ -205,7 +206,7 @@ class OnnxRunner:
     """An ``.onnx`` that is run on whole batches where it allows them."""
 
     def __init__(self, content: bytes, *, threads: int) -> None:
-        onnxruntime = library("onnxruntime", extra=Onnx.extra)
+        onnxruntime = library(Onnx.runtime, extra=Onnx.extra)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3

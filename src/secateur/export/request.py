@@ -101,6 +101,7 @@ class Target(Protocol):
         name: As `TARGETS` has it.
         extra: Which extra of this library brings what it needs; empty where nothing is.
         suffix: How the names of its files end.
+        runtime: The module that runs its files; empty where that is PyTorch itself.
         modes: What it offers.
         observers: How it can find ranges.
         keeps_float: Whether layers can stay float in it.
@@ -110,6 +111,7 @@ class Target(Protocol):
     name: str
     extra: str
     suffix: str
+    runtime: str
     modes: tuple[str, ...]
     observers: tuple[str, ...]
     keeps_float: bool

@@ -20,6 +20,7 @@ class TorchExport:
     name = "torch"
     extra = ""
     suffix = ".pt2"
+    runtime = ""
     modes: tuple[str, ...] = ("float32",)
     observers: tuple[str, ...] = ()
     keeps_float = False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -13,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from secateur._files import write_atomic, write_failure
+from secateur._files import check_folder, write_atomic
 from secateur._model import copied, unwrapped
 from secateur._options import did_you_mean, expect, expect_names
 from secateur.errors import DataError, ExportError, FileFormatError, SecateurError, SettingsError
@@ -254,8 +252,7 @@ def _file(path: str | PathLike[str], target: Target) -> Path:
         raise SettingsError(
             f"{file} does not end in {target.suffix}, by which a file for {target.name} is known when it is opened; name it so"
         )
-    if not file.resolve().parent.is_dir():
-        raise write_failure(file, size=0, error=FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+    check_folder(file)
     return file
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,17 +13,19 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
+from secateur._files import check_folder
+from secateur._libraries import installed, library
 from secateur._model import check_finite, copied, named_tensors, unwrapped
-from secateur._options import expect, sentence
+from secateur._options import expect, fitting, sentence
 from secateur.data import Splits
 from secateur.errors import NothingToCutError, SettingsError, StoreError
 from secateur.evaluate import Evaluation, evaluate, measure_file
-from secateur.methods.gradual_cuts import excluded
 from secateur.methods.reduce import in_format_of
 from secateur.networks import origin_of
 from secateur.observe import weights_of
 from secateur.quantise import Clustered, Folded, Start, cluster, fold, training_levels, unfold
 from secateur.store import Coder, coded_size, save
+from secateur.store.coded_file import SUFFIX
 from secateur.store.model_file import write_model
 from secateur.surgery import Masks
 from secateur.train import EpochRecord, TrainSettings, fit
@@ -217,24 +218,8 @@ def deep_compression(
     expect(
         call, model=(model, nn.Module), settings=(chosen, CompressSettings), data=(data, (Splits, NoneType))
     )
-    if out is not None and Path(out).suffix != ".secateur":
-        raise SettingsError(
-            f"cannot write to {out}: the name of a compressed file ends in .secateur; rename it"
-        )
-    if chosen.coder == "ans" and not _has_ans():
-        raise StoreError(
-            "method 'entropy' needs the library constriction, which is not installed; pip install 'secateur[compress]', or take"
-            " method='deep-compression'"
-        )
+    names = to_cluster(model, chosen, out=out)
     given = copied(unwrapped(model), {}).eval()
-    check_finite(named_tensors(given))
-    known = weights_of(given)
-    spared = excluded(chosen.exclude, known)
-    names = {layer: name for layer, name in known.items() if layer not in spared}
-    if not names:
-        raise NothingToCutError(
-            "no dense or convolutional layer with a weight of its own is left to cluster; exclude fewer"
-        )
     splits = None if data is None else in_format_of(given, data)
     if chosen.fold and splits is None:
         raise SettingsError("norms are folded by what a forward pass shows, which needs data; give data=")
@@ -284,6 +269,44 @@ def deep_compression(
     return result
 
 
+def to_cluster(
+    model: nn.Module, settings: CompressSettings, *, out: str | Path | None = None
+) -> dict[str, str]:
+    """The weights that `deep_compression` would cluster, by layer, after every check that needs no data.
+
+    Raises:
+        SettingsError: An expression of ``exclude`` fits no layer, or the file's name ends otherwise.
+        NothingToCutError: No layer is left to cluster.
+        ModelError: A weight is not finite.
+        StoreError: There is no folder for the file, or a library is missing.
+
+    Example:
+        >>> to_cluster(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)), CompressSettings(exclude=("2",)))
+        {'0': '0.weight'}
+    """
+    if out is not None and Path(out).suffix != SUFFIX:
+        raise SettingsError(
+            f"cannot write to {out}: the name of a compressed file ends in {SUFFIX}; rename it"
+        )
+    if out is not None:
+        check_folder(Path(out))
+    if settings.coder == "ans":
+        library(
+            "constriction", extra="compress", what="method='entropy'", instead="take method='deep-compression'",
+            error=StoreError,
+        )  # fmt: skip
+    network = unwrapped(model)
+    check_finite(named_tensors(network))
+    known = weights_of(network)
+    spared = fitting(settings.exclude, known, option="exclude")
+    names = {layer: name for layer, name in known.items() if layer not in spared}
+    if not names:
+        raise NothingToCutError(
+            "no dense or convolutional layer with a weight of its own is left to cluster; exclude fewer"
+        )
+    return names
+
+
 @torch.no_grad()
 def _place(model: nn.Module, clustered: Mapping[str, Clustered]) -> None:
     for name, one in clustered.items():
@@ -330,7 +353,7 @@ def _bits_of(layer: str, one: Clustered) -> LayerBits:
 
 
 def _sizes(model: nn.Module) -> dict[str, int]:
-    coders: tuple[Coder, ...] = ("huffman", "ans") if _has_ans() else ("huffman",)
+    coders: tuple[Coder, ...] = ("huffman", "ans") if installed("constriction") else ("huffman",)
     return {**_plain(model), **{coder: coded_size(model, coder=coder) for coder in coders}}
 
 
@@ -342,10 +365,6 @@ def _plain(model: nn.Module) -> dict[str, int]:
         found = measure_file(file)
     sizes = {"raw": found.raw, "gzip": found.gzip, "zstd": found.zstd, "xz": found.xz}
     return {kind: size for kind, size in sizes.items() if size is not None}
-
-
-def _has_ans() -> bool:
-    return importlib.util.find_spec("constriction") is not None
 
 
 def _save(result: CompressResult, file: Path, data: Splits | None, earlier: Sequence[Any]) -> None:

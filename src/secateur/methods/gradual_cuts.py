@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from secateur._options import fitting
 from secateur.channels import Group, watch
 from secateur.criteria import criterion_named, score, score_weights, weight_criterion_named
 from secateur.data import Split, Splits
-from secateur.errors import NothingToCutError, SettingsError
+from secateur.errors import NothingToCutError
 from secateur.methods.gradual_settings import GradualSettings
 from secateur.methods.seeds import seed_for
 from secateur.observe import weights_of
@@ -80,37 +78,6 @@ def cutter_of(model: nn.Module, data: Splits, settings: GradualSettings) -> Cutt
     return kind(model, data, settings, sample)
 
 
-def excluded(patterns: Iterable[str], names: Collection[str]) -> set[str]:
-    """The layers whose whole names fit one of some regular expressions.
-
-    Raises:
-        SettingsError: An expression is none, or fits no layer.
-
-    Example:
-        >>> sorted(excluded(["classifier.*"], ["features.0", "classifier.0", "classifier.3"]))
-        ['classifier.0', 'classifier.3']
-        >>> excluded(["clasifier.0"], ["features.0", "classifier.0"])
-        Traceback (most recent call last):
-        ...
-        secateur.errors.SettingsError: exclude names 'clasifier.0', which fits no layer; near are: classifier.0, features.0
-    """
-    found: set[str] = set()
-    for pattern in patterns:
-        try:
-            fitting = {name for name in names if re.fullmatch(pattern, name)}
-        except re.error as error:
-            raise SettingsError(
-                f"exclude names {pattern!r}, which is no regular expression ({error}); escape what is meant as it stands"
-            ) from error
-        if not fitting:
-            near = get_close_matches(pattern, names, n=3, cutoff=0.4) or list(names)[:10]
-            raise SettingsError(
-                f"exclude names {pattern!r}, which fits no layer; near are: {', '.join(near)}"
-            )
-        found |= fitting
-    return found
-
-
 class _Weights:
     """Single weights of dense and convolutional layers, depthwise ones among them; the masks only ever grow."""
 
@@ -118,7 +85,7 @@ class _Weights:
         del data
         weight_criterion_named(settings.by)
         known = weights_of(model)
-        spared = excluded(settings.exclude, known)
+        spared = fitting(settings.exclude, known, option="exclude")
         self.chosen = {layer: name for layer, name in known.items() if layer not in spared}
         if not self.chosen:
             raise NothingToCutError(
@@ -178,8 +145,10 @@ class _Units:
         self.settings, self.sample, self.example = settings, sample, data.train.inputs[:1]
         channels = watch(model, self.example)
         writers = {group.name: _writers(group) for group in channels.groups}
-        spared = excluded(
-            settings.exclude, sorted({layer for layers in writers.values() for layer in layers})
+        spared = fitting(
+            settings.exclude,
+            sorted({layer for layers in writers.values() for layer in layers}),
+            option="exclude",
         )
         bounds = limits(channels, minimum=settings.minimum, round_to=settings.round_to)
         self.widths = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -14,6 +13,7 @@ from types import MappingProxyType, ModuleType
 import torch
 from torch import nn
 
+from secateur._libraries import library
 from secateur.errors import ModelError, SecateurError, UnknownNetworkError
 from secateur.networks import lenet, resnet, small
 from secateur.networks.origin import JSON, Origin, set_origin
@@ -207,7 +207,7 @@ def _torchvision(spec: str, name: str, arguments: Mapping[str, JSON]) -> nn.Modu
 
 
 def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
-    models = _library("torchvision.models")
+    models = library("torchvision.models", extra="vision", error=ModelError)
     known = models.list_models()
     if name not in known:
         raise UnknownNetworkError(f"torchvision has no network {name!r}; {_nearest(name, known)}")
@@ -215,29 +215,10 @@ def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
 
 
 def _timm_with(name: str) -> ModuleType:
-    timm = _library("timm")
+    timm = library("timm", extra="vision", error=ModelError)
     if not timm.is_model(name):
         raise UnknownNetworkError(f"timm has no network {name!r}; {_nearest(name, timm.list_models())}")
     return timm
-
-
-def _library(name: str) -> ModuleType:
-    """Import an optional library, or say how to get it."""
-    package = name.partition(".")[0]
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"{package} cannot be imported ({error}); install it with: pip install 'secateur[vision]'"
-        ) from error
-    except (
-        ImportError,
-        RuntimeError,
-    ) as error:  # RuntimeError: builds of torch and torchvision that do not match
-        raise ModelError(
-            f"{package} is installed but broken ({error}); reinstall it for torch {torch.__version__} with: "
-            "pip install --force-reinstall 'secateur[vision]'"
-        ) from error
 
 
 def _user_factory(spec: str) -> Callable[..., object]:

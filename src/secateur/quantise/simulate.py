@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateur._model import copied
@@ -300,16 +300,15 @@ def sqnr(reference: Tensor, found: Tensor) -> float:
         found: What was found instead.
 
     Returns:
-        Infinity where both are the same.
+        Infinity where both are the same, minus infinity where all that is right is zero and something else was found.
 
     Example:
         >>> round(sqnr(torch.ones(10), torch.full((10,), 1.1)), 2)
         20.0
     """
-    noise = float(F.mse_loss(found.detach().double(), reference.detach().double()))
-    signal = float(reference.detach().double().square().mean())
-    return (
-        float("inf")
-        if noise == 0
-        else float(10 * torch.log10(torch.tensor(signal / noise, dtype=torch.float64)))
-    )
+    right = reference.detach().double()
+    noise, signal = float((right - found.detach().double()).square().sum()), float(right.square().sum())
+    if noise == 0:
+        return math.inf
+    ratio = signal / noise
+    return 10 * math.log10(ratio) if ratio else -math.inf

@@ -15,6 +15,7 @@ from secateur.report.document import (
 )
 from secateur.report.examples import changes_of, confusions_of, identified_of
 from secateur.report.html import read, render, write
+from secateur.report.matrix import render_matrix, savings_of, write_matrix
 from secateur.report.picture import check_place, render_structure, write_structure
 from secateur.report.reduction import accuracy_of, report_of, write_report
 from secateur.report.structure import Structure, structure_of
@@ -62,9 +63,11 @@ __all__ = [
     "read",
     "render",
     "render_comparison",
+    "render_matrix",
     "render_structure",
     "render_study",
     "report_of",
+    "savings_of",
     "structure_of",
     "summary",
     "tree",
@@ -73,6 +76,7 @@ __all__ = [
     "worst_line",
     "write",
     "write_comparison",
+    "write_matrix",
     "write_report",
     "write_structure",
     "write_study",

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 import torch
 
+from secateur._libraries import library
 from secateur.errors import SettingsError
 
 Task = TypeVar("Task")
@@ -89,13 +90,7 @@ class RayWorkers:
     def __init__(self, count: int, *, address: str | None = None) -> None:
         if count < 1:
             raise SettingsError(f"workers={count} must be at least 1")
-        try:
-            import ray  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
-        except ImportError as error:
-            raise SettingsError(
-                "several workers need Ray, which is not installed; pip install 'secateur[ray]', or leave --workers out"
-            ) from error
-        self._ray: Any = ray
+        self._ray = library("ray", extra="ray", what="running several workers", instead="leave --workers out")
         self.count, self.address = count, address
         self.threads = (
             max(1, torch.get_num_threads() // count) if address is None else torch.get_num_threads()

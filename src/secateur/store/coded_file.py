@@ -9,12 +9,12 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError, model_validator
 from torch import Tensor
 
 from secateur._files import write_atomic
@@ -61,6 +61,40 @@ class _TensorDocument(Strict):
     kinds: Count
     stream: StreamDocument | None
     sizes: Annotated[list[Count], Field(min_length=2, max_length=2)]
+
+    @property
+    def count(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+    @model_validator(mode="after")
+    def _of_one_tensor(self) -> Self:
+        """What is told adds up to the tensor, so that nothing is made room for that the tensor does not have."""
+        if self.dtype not in DTYPES:
+            return self  # another version's
+        size = DTYPES[self.dtype].itemsize
+        coded = self.how in ("levels", "sparse")
+        if coded and size == 1:  # a place would take more memory than the number
+            raise ValueError(f"{self.name!r} has numbers of one byte, which are never told by places")
+        if not (self._coded_adds_up(size) if coded else self._plain_adds_up(size)):
+            raise ValueError(
+                f"what it says of {self.name!r} does not add up to {self.count:,} numbers of {size} bytes"
+            )
+        return self
+
+    def _plain_adds_up(self, size: int) -> bool:
+        whole = self.how == "zlib" or self.sizes[0] == self.count * size
+        return whole and self.stream is None and not self.kinds and not self.sizes[1]
+
+    def _coded_adds_up(self, size: int) -> bool:
+        stream = self.stream
+        if stream is None or sum(stream.sizes) != self.sizes[1] or self.kinds > self.count:
+            return False
+        if stream.entries > (0 if stream.run_bits is None else self.count):
+            return False
+        if self.how == "sparse":
+            return stream.kinds == 2
+        return stream.kinds == self.kinds and self.sizes[0] == self.kinds * size
 
 
 class _Header(Strict):
@@ -175,14 +209,10 @@ def read_coded(path: Path) -> CodedFile:
             raise FileFormatError(
                 f"{path}: {entry.name!r} has the number type {entry.dtype}, which this version cannot read; upgrade Secateur"
             )
-        if entry.how in ("levels", "sparse") and DTYPES[entry.dtype].itemsize == 1:
-            raise FileFormatError(  # a place would take more memory than the number
-                f"{path} is damaged: {entry.name!r} has numbers of one byte, which are never told by places; use another copy"
-            )
         entries[entry.name] = Entry(DTYPES[entry.dtype], tuple(entry.shape), start)
         parts[entry.name] = (entry, content[start : start + sum(entry.sizes)])
         start += sum(entry.sizes)
-        total += math.prod(entry.shape) * DTYPES[entry.dtype].itemsize
+        total += entry.count * DTYPES[entry.dtype].itemsize
     if start != len(content) or total > limit or len(parts) < len(header.tensors):
         raise FileFormatError(
             f"{path} is damaged: its {len(whole):,} bytes do not hold the tensors that it tells of; use another copy"
@@ -251,7 +281,7 @@ def _encoded(name: str, tensor: Tensor, coder: Coder) -> tuple[_TensorDocument, 
 
 
 def _decoded(entry: _TensorDocument, data: bytes) -> Tensor:
-    dtype, count = DTYPES[entry.dtype], math.prod(entry.shape)
+    dtype, count = DTYPES[entry.dtype], entry.count
     table, coded_symbols = data[: entry.sizes[0]], data[entry.sizes[0] :]
     whole = np.dtype(f"<u{min(dtype.itemsize, 8)}")
     bits: Numbers
@@ -262,9 +292,7 @@ def _decoded(entry: _TensorDocument, data: bytes) -> Tensor:
     elif entry.stream is None:
         raise FileFormatError("it is coded, and does not say how; use another copy")
     elif entry.how == "levels":
-        kinds = np.frombuffer(table, dtype=whole) if len(table) % whole.itemsize == 0 else np.empty(0)
-        if len(kinds) != entry.kinds or entry.stream.kinds != len(kinds):
-            raise FileFormatError("its table is not as long as it says; use another copy")
+        kinds = np.frombuffer(table, dtype=whole)
         places = unpack(entry.stream, coded_symbols, count)
         bits = np.empty(count, dtype=whole)
         for start in range(0, count, CHUNK):  # NumPy makes 8 bytes of every place that it looks up

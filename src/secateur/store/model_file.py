@@ -21,7 +21,7 @@ from secateur.store.documents import canonical_json
 from secateur.store.records import StateDocument, Strict, first_problem
 from secateur.store.state import describe, rebuild
 from secateur.store.streams import Coder
-from secateur.store.tensor_file import TensorFile, fingerprints, read_header, write_tensors
+from secateur.store.tensor_file import DTYPE_NAMES, TensorFile, fingerprints, read_header, write_tensors
 from secateur.store.trust import WEIGHT_OPTIONS, ZOO, check_origin, is_spec
 
 FORMAT = 1
@@ -236,6 +236,7 @@ def load(
         raise FileFormatError(
             f"{source} does not say how to build its network; pass factory=, a function that makes the unreduced one"
         )
+    _check_described(source, file, state)
     tensors = file.read()
     _check_content(source, document, tensors)
     return rebuild(make, tensors, state, source=str(source))
@@ -310,6 +311,19 @@ def _read(path: Path) -> tuple[TensorFile | CodedFile, ModelDocument]:
             f"{path} is not a model file, or its description is damaged ({first_problem(error)}); use another copy"
         ) from error
     return file, document
+
+
+def _check_described(path: Path, file: TensorFile | CodedFile, state: StateDocument) -> None:
+    """Before any tensor is read: the file holds those of the network that it describes, and no others."""
+    held = {name: DTYPE_NAMES[entry.dtype] for name, entry in file.entries.items()}
+    if held != state.dtypes:
+        name = min(
+            name for name in held.keys() | state.dtypes.keys() if held.get(name) != state.dtypes.get(name)
+        )
+        raise FileFormatError(
+            f"{path} is damaged: {name!r} is {held.get(name, 'not there')}, its description says"
+            f" {state.dtypes.get(name, 'nothing of it')}; use another copy"
+        )
 
 
 def _check_content(path: Path, document: ModelDocument, tensors: Mapping[str, Tensor]) -> None:

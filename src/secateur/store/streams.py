@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from pydantic import Field
 
+from secateur._libraries import library
 from secateur.errors import FileFormatError, SettingsError, StoreError
 from secateur.store.huffman import Code, code_lengths, lane_of
 from secateur.store.records import Count, Strict
@@ -219,10 +219,10 @@ def _model(stream: Any, counts: Symbols) -> Any:
 
 
 def _constriction() -> Any:
-    try:
-        return importlib.import_module("constriction").stream
-    except ImportError as error:
-        raise StoreError(
-            "coding by asymmetric numeral systems needs the library constriction, which is not installed;"
-            " pip install 'secateur[compress]', or write with coder='huffman'"
-        ) from error
+    return library(
+        "constriction",
+        extra="compress",
+        what="coding by asymmetric numeral systems",
+        instead="write with coder='huffman'",
+        error=StoreError,
+    ).stream

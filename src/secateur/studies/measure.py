@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from torch import Tensor, nn
 
@@ -241,9 +241,7 @@ class _Runner:
             "top3": after.top_k.get(3, math.nan),
             "drop": drop.points,
             "drop_upper": drop.upper,
-            "drop_lower": -paired_drop(
-                after, before, confidence=0.975, groups=self.data.test.groups
-            ).upper,
+            "drop_lower": -paired_drop(after, before, confidence=0.975, groups=self.data.test.groups).upper,
             "parameters": cost.parameters,
             "nonzero": sum(int(one.count_nonzero()) for one in made.network.parameters()),
             "sparsity": _sparsity(made.network),
@@ -326,11 +324,11 @@ class _Runner:
             target=asked.target, mode=asked.mode, calibration=examples, observer=asked.observer,
             keep_float=ready.keep_float, ranges=ready.ranges, held_out=self.data.validation.inputs,
         )  # fmt: skip
-        return _Made(network if ready.trained is None else ready.trained, exported.path, exported, coded, ready.notes)
+        return _Made(
+            network if ready.trained is None else ready.trained, exported.path, exported, coded, ready.notes
+        )
 
-    def _ready(
-        self, cell: MatrixCell, network: nn.Module, masks: Masks | None, examples: Tensor
-    ) -> _Ready:
+    def _ready(self, cell: MatrixCell, network: nn.Module, masks: Masks | None, examples: Tensor) -> _Ready:
         observer = cell.deployment.observer
         if cell.aware is not None:
             self.watcher.step(cell, "training in int8", cell.aware.epochs)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from secateur._libraries import installed, library
 from secateur.store import write_atomic
 from secateur.studies.run import CellResult
 from secateur.studies.study import FACTORS, Study
@@ -30,7 +31,7 @@ def points_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
     """A row for each judged step of each cell."""
     for result in results:
         for point in result.points:
-            made = {name: _rounded(value) for name, value in asdict(point).items()}
+            made = {name: rounded(value) for name, value in asdict(point).items()}
             done = {"steps_made": made.pop("step"), "batches_trained": made.pop("iterations")}
             yield {**_about(result), **done, **made}
 
@@ -38,10 +39,10 @@ def points_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
 def cells_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
     """A row for each cell."""
     for result in results:
-        figures = {name: _rounded(result.figures.get(name)) for name in FIGURES}
+        figures = {name: rounded(result.figures.get(name)) for name in FIGURES}
         bound = result.cell.within
         if bound is not None and result.points:
-            figures["share_within"] = _rounded(share_within(result.points, bound))
+            figures["share_within"] = rounded(share_within(result.points, bound))
         else:
             figures["share_within"] = None
         ending = {"points": len(result.points), "seconds": result.seconds, "reason": result.reason}
@@ -52,7 +53,7 @@ def cells_of(results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
 def answers_of(study: Study, results: Sequence[CellResult]) -> Iterator[dict[str, Any]]:
     """A row for each comparison of two values, with its interval, and the answer in words."""
     for one in verdicts(study, results):
-        numbers = {name: _rounded(value) for name, value in asdict(one).items()}
+        numbers = {name: rounded(value) for name, value in asdict(one).items()}
         yield {**numbers, "answer": str(one)}
 
 
@@ -62,8 +63,13 @@ def write_tables(study: Study, results: Sequence[CellResult], folder: Path) -> l
     Returns:
         The files.
     """
-    written: list[Path] = []
     tables = {POINTS: points_of(results), ROWS: cells_of(results), ANSWERS: answers_of(study, results)}
+    return write_rows(tables, folder)
+
+
+def write_rows(tables: Mapping[str, Iterable[dict[str, Any]]], folder: Path) -> list[Path]:
+    """Write tables by name, as CSV, and as Parquet where ``pyarrow`` is installed; the files."""
+    written: list[Path] = []
     for name, rows in ((name, list(found)) for name, found in tables.items()):
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
@@ -76,7 +82,8 @@ def write_tables(study: Study, results: Sequence[CellResult], folder: Path) -> l
     return written
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """A number with four decimals."""
     return round(value, _DECIMALS) if isinstance(value, float) else value
 
 
@@ -86,14 +93,11 @@ def _written(file: Path, content: bytes) -> Path:
 
 
 def _parquet(rows: list[dict[str, Any]]) -> bytes | None:
-    try:
-        import pyarrow as pa  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
-        import pyarrow.parquet as pq  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
-    except ImportError:
+    if not installed("pyarrow"):
         return None
-    arrow: Any = pa
-    sink: Any = arrow.BufferOutputStream()
-    pq.write_table(arrow.Table.from_pylist(rows), sink)  # pyright: ignore[reportUnknownMemberType]
+    arrow, parquet = (library(name, extra="study") for name in ("pyarrow", "pyarrow.parquet"))
+    sink = arrow.BufferOutputStream()
+    parquet.write_table(arrow.Table.from_pylist(rows), sink)
     return bytes(sink.getvalue())
 
 

@@ -160,7 +160,7 @@ class Matrix(BaseModel):
         calibration: Training examples on which they are found.
         runs: Timed passes of one example.
         warmup: Passes before them.
-        train: How networks are trained: ``recipe``, and changes to it.
+        train: How networks are trained: ``recipe``, and changes to it; in a table ``networks``, by name, further changes for some.
         pruning: Options of gradual pruning (`secateur.methods.GradualSettings`; of its training in a table ``training``).
         reduction: Options of a reduction (`secateur.methods.ReduceSettings`).
         coding: Options of compression (`secateur.methods.CompressSettings`).
@@ -228,6 +228,7 @@ class Matrix(BaseModel):
     def training(self, network: str) -> TrainSettings:
         """How a network is trained."""
         changes = dict(self.train)
+        changes |= changes.pop("networks", {}).get(network, {})
         recipe = changes.pop("recipe", None)
         known = recipe_for(network, self.data) if recipe is None else recipe_named(recipe)
         return known.but(**changes)
@@ -293,6 +294,11 @@ class Matrix(BaseModel):
             again = next((value for value in values if list(values).count(value) > 1), None)
             if again is not None:
                 raise SettingsError(f"{key} names {again!r} more than once; name each once")
+        for network in self.train.get("networks", {}):
+            if network not in self.networks:
+                raise SettingsError(
+                    f"train.networks names {network!r}, which is no network here; {did_you_mean(network, self.networks)}"
+                )
         for network in self.networks:
             self.training(network)
         for treatment in self.treatment:
@@ -307,7 +313,11 @@ class Matrix(BaseModel):
         known = {"network": self.networks, "treatment": treatments, "figure": METRICS}
         for network, rows in self.printed.items():
             for treatment, figures in rows.items():
-                for what, name in (("network", network), ("treatment", treatment), *(("figure", f) for f in figures)):
+                for what, name in (
+                    ("network", network),
+                    ("treatment", treatment),
+                    *(("figure", f) for f in figures),
+                ):
                     if name not in known[what]:
                         raise SettingsError(
                             f"printed names {name!r}, which is no {what} here; {did_you_mean(name, known[what])}"
@@ -326,6 +336,22 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise SettingsError(f"{file} cannot be read ({error.strerror}); name a study's TOML file") from error
     except ValueError as error:
         raise SettingsError(f"{file} is not a study: {error}") from error
+
+
+def holds_matrix(file: Path) -> bool:
+    """Whether a study's file asks for a matrix of treatments, not for curves of strategies.
+
+    Raises:
+        SettingsError: There is no such file, it is no TOML, or it asks for both.
+    """
+    found = read_toml(file)
+    if "treatment" in found and "experiment" in found:
+        raise SettingsError(
+            f"{file} has treatments, which are measured as files, and experiments, which make curves; put them into two files"
+        )
+    if isinstance(found.get("treatment"), dict):
+        raise SettingsError(f"{file}: a treatment begins with [[treatment]], in two pairs of brackets")
+    return "treatment" in found
 
 
 def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -365,7 +391,7 @@ def _check_treatment(one: Treatment, target: str) -> None:
         raise SettingsError("prepare is for int8 and int8-only; leave it out with other modes")
     if (one.prepare or one.mode == QAT) and target != "litert":
         raise SettingsError(
-            f"{'prepare' if one.prepare else QAT} hands ranges to the file, which only files for litert take; say target = \"litert\""
+            f'{"prepare" if one.prepare else QAT} hands ranges to the file, which only files for litert take; say target = "litert"'
         )
     if one.mode == QAT and one.compress is not None:
         raise SettingsError(f"mode {QAT!r} trains weights that compress clusters; take one of the two")
@@ -385,12 +411,14 @@ def _where(error: ValidationError) -> str:
     place: list[int | str] = list(first["loc"])
     if len(place) < 2 or place[0] != "treatment":
         return sentence(
-            error, Matrix, named="key", of=" of a matrix", missing="a matrix names networks, data and treatments"
+            error,
+            Matrix,
+            named="key",
+            of=" of a matrix",
+            missing="a matrix names networks, data and treatments",
         )
     name = str(place[2]) if len(place) > 2 else ""
     if first["type"] == "extra_forbidden":
         return f"no key of a treatment is named {name!r}; {did_you_mean(name, Treatment.model_fields)}"
     message = str(first["msg"])
-    return (
-        f"treatment {int(place[1]) + 1}: key {name!r} cannot be {first['input']!r}: {message[:1].lower()}{message[1:]}"
-    )
+    return f"treatment {int(place[1]) + 1}: key {name!r} cannot be {first['input']!r}: {message[:1].lower()}{message[1:]}"
