@@ -1,6 +1,6 @@
 """How far two LeNets can be reduced when units are cut first and what is left is replaced by smaller kinds of layers.
 
-usage: python benchmarks/strategies.py [--task NAME ...] [--arm NAME ...] [--seeds 0,1,2] [--threads 1]
+usage: python benchmarks/strategies.py [--task NAME ...] [--arm NAME ...] [--seeds 0,1,2] [--threads 1] [--precision bf16]
 
 Of a trained network units are cut in a few steps with short retraining between; then the convolution behind the first and the
 first dense layer (written as a convolution over the whole map) become depthwise-separable, nearest to what they were on
@@ -10,7 +10,9 @@ teacher. Sizes were chosen once, by their counts; rates by the validation data o
 such small networks were trained from scratch with the teacher; test data are read once a row.
 
 Rows that are in benchmarks/results/strategies.json already are left alone; base networks are kept in
-runs/strategies-bases, and their training is not in the seconds.
+runs/strategies-bases, and their training is not in the seconds. Where the reduced network of a seed is there, training from
+scratch takes its shape, and needs no base but as a teacher. `--precision 32` is for processors without bfloat16, where it
+would be many times slower.
 """
 
 from __future__ import annotations
@@ -155,22 +157,49 @@ def reduced(task: Task, base: nn.Module, splits: Splits, seed: int, *, trained: 
     return model.eval()
 
 
-def scratch(task: Task, base: nn.Module, splits: Splits, seed: int, *, teacher: bool) -> nn.Module:
-    """The same architecture with new weights, trained on as many examples in all."""
-    model = reduced(task, base, splits, seed, trained=False)
+def scratch(
+    model: nn.Module, task: Task, splits: Splits, seed: int, *, teacher: nn.Module | None, precision: str
+) -> nn.Module:
+    """A reduced network's architecture with new weights, trained on as many examples in all."""
     torch.manual_seed(1_000_000 + seed)
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.reset_parameters()
-    settings = small_settings(task.epochs, distil=0.7 if teacher else 0.0)
-    fit(
-        model, splits.train, splits.validation, settings, seed=1000 * seed + 99, teacher=base if teacher else None
-    )  # fmt: skip
+    settings = small_settings(task.epochs, distil=0.7 if teacher else 0.0).but(precision=precision)
+    fit(model, splits.train, splits.validation, settings, seed=1000 * seed + 99, teacher=teacher)
     return model.eval()
 
 
-def cell(results: Results, name: str, arm: str, seed: int) -> None:
+def scratch_row(results: Results, name: str, seed: int, *, precision: str) -> bool:
+    """Train the kept reduced network's architecture from labels alone, and write its row; False where there is none."""
+    found = [row for row in results.rows if row["file"] and row["network"] == name and row["seed"] == seed]
+    if not found:
+        return False
+    splits, task = data.load("mnist"), TASKS[name]
+    started, spent = time.perf_counter(), time.process_time()
+    shape = store.load(RESULTS / "networks" / found[0]["file"]).to(memory_format=torch.channels_last)
+    model = scratch(shape, task, splits, seed, teacher=None, precision=precision)
+    results.add(
+        {
+            **{key: value for key, value in found[0].items() if key != "commit"},
+            "method": "from scratch",
+            "file": None,
+            "precision": precision,
+            "validation_error_after": round(evaluate(model, splits.validation).error, 3),
+            "error_after": round(evaluate(model, splits.test).error, 3),
+            "threads": torch.get_num_threads(),
+            "seconds": round(time.perf_counter() - started, 1),
+            "cpu_seconds": round(time.process_time() - spent, 1),
+        }
+    )
+    print(f"{name} from scratch, seed {seed}: test error {results.rows[-1]['error_after']:.2f} %", flush=True)
+    return True
+
+
+def cell(results: Results, name: str, arm: str, seed: int, *, precision: str) -> None:
     """Reduce or train one network, and write its row."""
+    if arm == "from scratch" and scratch_row(results, name, seed, precision=precision):
+        return
     task = TASKS[name]
     splits = data.load("mnist")
     base = base_of(task, splits, seed)
@@ -178,7 +207,9 @@ def cell(results: Results, name: str, arm: str, seed: int) -> None:
     if arm == "reduced":
         model = reduced(task, base, splits, seed)
     else:
-        model = scratch(task, base, splits, seed, teacher=arm.endswith("teacher"))
+        shape = reduced(task, base, splits, seed, trained=False)
+        taught = base if arm.endswith("teacher") else None
+        model = scratch(shape, task, splits, seed, teacher=taught, precision=precision)
     example = splits.train.inputs[:1]
     before, after = (CostModel(secateur.watch(one, example)).total() for one in (base, model))
     row: dict[str, Any] = {
@@ -231,6 +262,7 @@ def main() -> None:
     parser.add_argument("--arm", nargs="+", choices=[*ARMS], default=[*ARMS])
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=["bf16", "32"], default="bf16")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = Results("strategies", keys=("network", "method", "seed"))
@@ -238,7 +270,7 @@ def main() -> None:
         for seed in (int(seed) for seed in options.seeds.split(",")):
             for name in options.task:
                 if not results.has(network=name, method=arm, seed=seed):
-                    cell(results, name, arm, seed)
+                    cell(results, name, arm, seed, precision=options.precision)
 
 
 if __name__ == "__main__":

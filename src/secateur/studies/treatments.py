@@ -258,8 +258,8 @@ class Matrix(BaseModel):
         if treatment.sparsity is None:
             return None
         options = _merged(self.pruning, treatment.pruning)
-        plain_training = GradualSettings(sparsity=treatment.sparsity).training
-        options["training"] = plain_training.but(**options.get("training", {}))
+        usual = GradualSettings(sparsity=treatment.sparsity).training
+        options["training"] = usual.but(**options.get("training", {}))
         return GradualSettings(
             sparsity=treatment.sparsity, granularity=treatment.granularity, seed=seed, **options
         )
@@ -280,12 +280,10 @@ class Matrix(BaseModel):
         if treatment.compress is None:
             return None
         options = _merged(self.coding, treatment.coding)
-        changes = options.pop("training", {})
-        settings = CompressSettings(method=treatment.compress, seed=seed, **options)
-        own = settings.training
-        if own is None or not changes:
-            return settings
-        return CompressSettings(**{**settings.model_dump(), "training": own.but(**changes)})
+        usual = CompressSettings().training
+        if "training" in options and usual is not None:
+            options["training"] = usual.but(**options["training"])
+        return CompressSettings(method=treatment.compress, seed=seed, **options)
 
     def _check(self) -> None:
         """Refuse what cannot be, before anything runs."""
