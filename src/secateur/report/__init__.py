@@ -24,9 +24,9 @@ from secateur.report.terminal import (
     GroupRow,
     differences_line,
     evaluation,
+    fell_most_line,
     summary,
     watched,
-    worst_line,
 )
 from secateur.report.tree import tree
 from secateur.report.values import Accuracy, ClassChange, Confusion, Example, Identified
@@ -57,6 +57,7 @@ __all__ = [
     "confusions_of",
     "differences_line",
     "evaluation",
+    "fell_most_line",
     "identified_of",
     "notes_of",
     "read",
@@ -70,7 +71,6 @@ __all__ = [
     "tree",
     "verdict_of",
     "watched",
-    "worst_line",
     "write",
     "write_comparison",
     "write_report",
