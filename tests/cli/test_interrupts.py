@@ -199,7 +199,7 @@ def test_ctrl_c_after_a_pruning_has_ended(monkeypatch, secateur, base, tmp_path)
     out = tmp_path / "out"
 
     said = secateur(
-        "prune", base, "--data", "digits", "--sparsity", 0.5, "--schedule", "one-shot", "--epochs", 2, "--out", out
+        "prune", base, "--data", "digits", "--sparsity", 0.5, "--epochs", 3, "--lr", "1e-3", "--out", out
     )  # fmt: skip
 
     assert said.code == 130, said
