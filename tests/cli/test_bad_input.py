@@ -1,5 +1,7 @@
 """Whatever is wrong is said in one sentence, with code 2, and leaves nothing half done."""
 
+import inspect
+import pkgutil
 import shutil
 
 import numpy as np
@@ -8,8 +10,10 @@ import torch
 from torch import nn
 
 import secateur as library
+from secateur.cli.runs import IN_PYTHON
+from secateur.errors import ExportError
 from secateur.networks import build
-from secateur.store import RunFolder
+from secateur.store import FactoryNeededWarning, RunFolder
 
 
 @pytest.fixture
@@ -293,3 +297,35 @@ def test_a_folder_without_a_network_is_refused(refused, tmp_path):
 
     assert "holds neither a network" in refused("load", tmp_path / "empty")
     assert "is the folder of a study" in refused("load", tmp_path / "study")
+
+
+@pytest.mark.parametrize("kind", list(IN_PYTHON))
+def test_a_run_that_python_began_goes_on_from_there(refused, tmp_path, kind):
+    """The command has no network and no data to go on with; what began the run is named, and is there."""
+    folder = tmp_path / "run"
+    RunFolder.create(folder, {}, kind=kind).close()
+
+    said = refused(kind, folder, "--resume")
+
+    assert said.endswith(f"from Python, with resume=True for {IN_PYTHON[kind]}")
+    assert "resume" in inspect.signature(pkgutil.resolve_name(IN_PYTHON[kind])).parameters
+
+
+def test_a_file_that_does_not_say_how_its_network_is_built(refused, tmp_path):
+    """The answer says what to do in Python so that commands read it."""
+    file = tmp_path / "net.safetensors"
+    with pytest.warns(FactoryNeededWarning):
+        library.save(nn.Linear(2, 2), file)
+
+    assert "factory='package.module:function'" in refused("load", file)
+
+
+def test_what_a_quantiser_wants_is_named_as_the_command_line_has_it(refused, base, monkeypatch):
+    """Options in errors of exporting, too."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise ExportError("onnx has no int8 form of Gemm; let the layer stay float with keep_float")
+
+    monkeypatch.setattr("secateur.cli.quantise.export_to", fails)
+
+    assert "stay float with --keep-float" in refused("quantise", base, "--target", "onnx", "--data", "digits")

@@ -189,6 +189,24 @@ def test_ctrl_c_before_anything_is_stored(monkeypatch, secateur, base, tmp_path)
     assert "nothing was stored" in said.err
 
 
+def test_ctrl_c_after_a_pruning_has_ended(monkeypatch, secateur, base, tmp_path):
+    """While sizes are compared the network is written already: the answer says where it is."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("secateur.cli.prune.measure_file", interrupt)
+    out = tmp_path / "out"
+
+    said = secateur(
+        "prune", base, "--data", "digits", "--sparsity", 0.5, "--epochs", 3, "--lr", "1e-3", "--out", out
+    )  # fmt: skip
+
+    assert said.code == 130, said
+    assert last_sentence(said.err).endswith(f"its network is {out / 'model.safetensors'}")
+    assert (out / "model.safetensors").is_file()
+
+
 def test_ctrl_c_anywhere_else(monkeypatch, secateur):
     """An interrupt of a command that keeps nothing gives 130 without a traceback."""
 

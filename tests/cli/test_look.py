@@ -161,7 +161,11 @@ def test_load_describes_a_file(secateur, base, small):
     assert (whole.code, cut.code) == (0, 0), whole.err + cut.err
     assert "digits-net" in whole.out
     assert "40,618" in whole.out
-    assert "History: " in whole.out
+    assert "\nHistory\ntrain: " in whole.out
+    events = cut.out.partition("\nHistory\n")[2].splitlines()
+    assert [line.partition(":")[0] for line in events] == ["train", "reduce"]
+    assert "max drop 5" in events[1]
+    assert "beta" not in events[1]
     assert "units before and after" in cut.out
 
 

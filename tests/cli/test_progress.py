@@ -85,6 +85,35 @@ def test_a_training_shows_epoch_accuracy_and_time_left(capsys):
     assert "34/68" in shown(progress)
 
 
+def test_the_time_left_does_not_count_what_is_made_ready_once(monkeypatch, capsys):
+    """The first step takes as long as all others of its epoch together, which later epochs do not pay again."""
+    clock = [100.0]
+    monkeypatch.setattr("secateur.cli.progress.time.perf_counter", lambda: clock[0])
+    progress = TrainProgress(4)
+    for epoch in (1, 2):
+        for done in range(1, 11):
+            clock[0] += 9.0 if (epoch, done) == (1, 1) else 1.0
+            progress.batch(done, 10)
+        progress.epoch(record(epoch))
+
+    left = [line.rpartition("about ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert left == ["30.0\u202fs left", "20.0\u202fs left"]
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_the_time_left_of_epochs_of_one_step(monkeypatch, capsys, steps):
+    """Where there are no other steps, or nobody tells of them, whole epochs are counted."""
+    clock = [100.0]
+    monkeypatch.setattr("secateur.cli.progress.time.perf_counter", lambda: clock[0])
+    progress = TrainProgress(3)
+    clock[0] += 4.0
+    for _ in range(steps):
+        progress.batch(1, 1)
+    progress.epoch(record(1))
+
+    assert "about 8.0\u202fs left" in capsys.readouterr().err
+
+
 def test_what_begins_is_one_line_or_a_passing_one(monkeypatch, capsys):
     """Elsewhere than on a terminal a line is left; on one it goes when the step is done. Names do not steer either."""
     with doing("loading \x1b[31mmnist"):

@@ -105,12 +105,12 @@ def test_of_an_unchanged_network_only_that_is_said() -> None:
     assert (bound.held_on_validation, bound.held_on_test) == (True, True)
 
 
-def test_the_worst_class_is_one_that_fell() -> None:
+def test_the_class_that_fell_most_is_one_that_fell() -> None:
     """The class that fell most; none where none fell."""
     report = sample()
-    assert report.worst_class is not None
-    assert report.worst_class.name == "9"
+    assert report.fell_most is not None
+    assert report.fell_most.name == "9"
 
     risen = tuple(one.model_copy(update={"change": abs(one.change)}) for one in report.classes)
 
-    assert sample(classes=risen).worst_class is None
+    assert sample(classes=risen).fell_most is None

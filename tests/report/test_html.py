@@ -105,7 +105,7 @@ def test_the_page_of_an_unchanged_network_says_so() -> None:
     assert "✗ Nothing removed" in words
     assert "No class fell on test." in words
     assert "Bound held" not in words
-    assert "least favoured class" not in words
+    assert "class that fell most" not in words
 
 
 def test_the_same_report_gives_the_same_page() -> None:

@@ -20,7 +20,7 @@ def printed(renderable: object, width: int = 80) -> str:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_summary_has_the_figures(width: int) -> None:
-    """Before, after and factor; accuracy with its change; widths; the worst class; the files. No line is too long."""
+    """Before, after and factor; accuracy with its change; widths; the class that fell most; the files. No line is too long."""
     report = sample()
     text = printed(summary(report), width)
 
@@ -29,7 +29,7 @@ def test_the_summary_has_the_figures(width: int) -> None:
         assert f"{figures.macs:,}" in text
     for layer in report.layers:
         assert layer.name in text
-    worst = report.worst_class
+    worst = report.fell_most
     assert worst is not None
     assert worst.name in text
     assert "model.safetensors" in text
@@ -72,11 +72,11 @@ def test_the_summary_says_which_figure_is_what(confidence: bool) -> None:
 
 
 def test_an_unchanged_network_is_said_to_be_unchanged() -> None:
-    """Where nothing was removed, nothing is said of bounds that held, nor of a least favoured class."""
+    """Where nothing was removed, nothing is said of bounds that held, nor of a class that fell most."""
     said = " ".join(printed(summary(sample(**untouched()))).split())
 
     assert "LeNet-5 on MNIST is unchanged: nothing was removed." in said
     assert "The network is unchanged, so no accuracy was lost." in said
     assert " held on" not in said
-    assert "Least favoured class" not in said
-    assert "Least favoured class" in printed(summary(sample()))
+    assert "Class that fell most" not in said
+    assert "Class that fell most" in printed(summary(sample()))

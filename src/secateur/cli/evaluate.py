@@ -32,9 +32,9 @@ from secateur.report import (
     confusions_of,
     differences_line,
     evaluation,
+    fell_most_line,
     identified_of,
     text,
-    worst_line,
     write_comparison,
 )
 
@@ -87,7 +87,7 @@ def evaluate(
     other_cost = measured[1][1]
     compared = _comparison(sources, splits, split, measured)
     out.print(_table(str(against), compared))
-    out.print(Text(f"\n{worst_line(compared.worst_class, split)}"))
+    out.print(Text(f"\n{fell_most_line(compared.fell_most, split)}"))
     out.print(Text(differences_line(compared.identified, compared.confusions)))
     if cost is not None and other_cost is not None:
         for name, now, was in (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Final, cast
 
 import typer
 from rich.table import Table
@@ -16,6 +16,9 @@ from secateur.cli.sources import open_network
 from secateur.evaluate import measure_size
 from secateur.report import text
 from secateur.store import read_description
+
+_HOW_FAR: Final = ("max_drop", "sparsity", "granularity", "method")
+"""Of the options that files keep, those by which one event is told from the next."""
 
 
 def load(
@@ -41,8 +44,10 @@ def load(
     if described.changes:
         out.print(Text("\nReduced: units before and after", style="bold"))
         out.print(_grid(_widths(list(described.changes))))
-    for event in source.history:
-        out.print(Text(f"\nHistory: {_said(_in_short(event))}"), soft_wrap=True)
+    if source.history:
+        out.print(Text("\nHistory", style="bold"))
+        for event in source.history:
+            out.print(Text(text.plain(_in_short(event))), soft_wrap=True)
 
 
 def _widths(changes: list[Any]) -> dict[str, str]:
@@ -53,15 +58,29 @@ def _widths(changes: list[Any]) -> dict[str, str]:
     }
 
 
-def _in_short(event: Any) -> Any:
-    """An event without what a reduction did one by one: how many steps were accepted, and no more."""
+def _in_short(event: Any) -> str:
+    """An event in one line: what was done, with its facts, and of its options those that say how far it was to go.
+
+    >>> _in_short({"event": "reduce", "data": "digits", "options": {"max_drop": 0.5, "beta": 1.0}, "steps": [{}, {}]})
+    'reduce: data digits, max drop 0.5, steps 2'
+    >>> _in_short("made by hand"), _in_short({"event": "train"}), _in_short({"who": "me"})
+    ('made by hand', 'train', 'who me')
+    """
     if not isinstance(event, dict):
-        return event
-    known = cast("dict[str, Any]", event)
-    steps = known.get("steps")
-    if not isinstance(steps, list):
-        return known
-    return {**known, "steps": f"{len(cast('list[Any]', steps))} accepted"}
+        return _said(event)
+    facts: list[str] = []
+    for key, value in cast("dict[str, Any]", event).items():
+        if isinstance(value, dict):
+            told = cast("dict[str, Any]", value)
+            facts += [_fact(option, told[option]) for option in _HOW_FAR if told.get(option) is not None]
+        elif key != "event":
+            facts.append(_fact(key, len(cast("list[Any]", value)) if isinstance(value, list) else value))
+    done: Any = cast("dict[str, Any]", event).get("event")
+    return ": ".join(part for part in ("" if done is None else _said(done), ", ".join(facts)) if part)
+
+
+def _fact(name: str, value: Any) -> str:
+    return f"{name.replace('_', ' ')} {_said(value)}"
 
 
 def _said(value: Any) -> str:

@@ -25,7 +25,7 @@ from secateur.cli.reduce import reduce
 from secateur.cli.report import report
 from secateur.cli.train import train
 from secateur.cli.watch import watch
-from secateur.errors import NothingToCutError, SecateurError, SettingsError
+from secateur.errors import ExportError, NothingToCutError, SecateurError, SettingsError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(
             f"{message.rstrip('.')}; `secateur --help` and `secateur COMMAND --help` say what there is"
         )
-    except (SettingsError, NothingToCutError) as error:
+    except (SettingsError, NothingToCutError, ExportError) as error:
         return _say(_as_options(str(error), next(iter(words), "")))
     except SecateurError as error:
         return _say(str(error))

@@ -88,7 +88,8 @@ class TrainProgress(_Shown):
         """Prepare to show a training of so many epochs, some of which are done."""
         super().__init__()
         self._epochs, self._done = epochs, done
-        self._started, self._first = time.perf_counter(), done
+        self._started, self._first = time.perf_counter(), float(done)
+        self._warm = False
         self._accuracy = ""
         self._progress = _bar()
         self._task = self._progress.add_task("", total=None)
@@ -99,9 +100,13 @@ class TrainProgress(_Shown):
     def batch(self, done: int, total: int) -> None:
         """A step is done."""
         self._progress.update(self._task, completed=done, total=total)
+        if not self._warm and done < total:
+            # The first step also pays for what is made ready once, so the time left is told by the others.
+            self._started, self._first, self._warm = time.perf_counter(), self._first + done / total, True
 
     def epoch(self, record: EpochRecord) -> None:
         """An epoch is done."""
+        self._warm = True
         self._done = record.epoch
         reached = ""
         if record.validation_accuracy is not None:

@@ -15,7 +15,7 @@ from torch import nn
 from secateur.cli import options as o
 from secateur.cli import show
 from secateur.cli.progress import PruneProgress, doing
-from secateur.cli.runs import about, folder_of, kept, required, stored_run
+from secateur.cli.runs import about, finished, folder_of, kept, required, stored_run
 from secateur.cli.sources import Source, data_options, open_data, open_network, trusted
 from secateur.data import Splits
 from secateur.errors import ModelError, SettingsError
@@ -145,16 +145,21 @@ def _settings(asked: Mapping[str, Any], inherited: Mapping[str, Any]) -> Gradual
 
 def _show(result: GradualResult, data: Splits, unpruned: nn.Module) -> None:
     """What is left of each layer, what the network reaches, and where it is."""
+    if result.file is None:
+        raise RuntimeError("the command's runs have a folder")
+    with finished(result.file):
+        _told(result, result.file, data, unpruned)
+
+
+def _told(result: GradualResult, file: Path, data: Splits, unpruned: nn.Module) -> None:
     out = show.console()
     units = result.masks is None
     thing = "units" if units else "weights"
     out.print(_layers(result, thing))
     out.print()
     out.print(show.change_of(result.before, result.after, data, split="validation"), soft_wrap=True)
-    if result.file is None:
-        raise RuntimeError("the command's runs have a folder")
     with doing("packing the file"):
-        now = measure_file(result.file)
+        now = measure_file(file)
         with tempfile.TemporaryDirectory() as folder:
             save(unpruned, Path(folder) / MODEL_FILE)
             was = measure_file(Path(folder) / MODEL_FILE)
@@ -168,8 +173,8 @@ def _show(result: GradualResult, data: Splits, unpruned: nn.Module) -> None:
             " (`secateur compress`), or where units go for real (--granularity units).",
             soft_wrap=True,
         )
-        out.print(f"\nThe masks: {result.file.with_name('masks.safetensors')}", soft_wrap=True)
-    out.print(f"The network: {result.file}", soft_wrap=True)
+        out.print(f"\nThe masks: {file.with_name('masks.safetensors')}", soft_wrap=True)
+    out.print(f"The network: {file}", soft_wrap=True)
 
 
 def _layers(result: GradualResult, thing: str) -> Table:

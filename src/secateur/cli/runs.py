@@ -17,12 +17,16 @@ from torch import nn
 from secateur.cli.sources import Source, again, open_data
 from secateur.data import Splits
 from secateur.errors import RunError, SettingsError, StoreError
-from secateur.methods import steps_in
+from secateur.methods import KIND, PRUNE, steps_in
+from secateur.methods.training import KIND as TRAIN
 from secateur.networks import Origin, build
 from secateur.store import RunFolder
 
 _NOT_ASKED = frozenset({"allow", "out", "ray_address", "resume", "workers"})
 """Options that are not about what the run does."""
+
+IN_PYTHON = {KIND: "secateur.reduce", PRUNE: "secateur.methods.gradual", TRAIN: "secateur.methods.train"}
+"""By kind of run: what begins one in Python."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def stored_run(folder: Path, *, kind: str, asked: Mapping[str, Any]) -> Stored:
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{folder} was not started by `secateur {kind}`, so it does not say which network and data it is about;"
-            f" go on with it from Python, secateur.{kind}(..., resume=True)"
+            f" go on with it from Python, with resume=True for {IN_PYTHON[kind]}"
         ) from error
     for key, value in plain(asked).items():
         if first.get(key) != value:
@@ -131,6 +135,16 @@ def kept(folder: Path, *, kind: str) -> Generator[None]:
         yield
     except KeyboardInterrupt:
         typer.echo(_farewell(folder, kind=kind), err=True)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def finished(file: Path) -> Generator[None]:
+    """Turn Ctrl-C after a run's end into a sentence about where its network is, and the code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: the run has ended, and its network is {file}", err=True)
         raise typer.Exit(130) from None
 
 

@@ -111,13 +111,14 @@ def open_network(
         )
     _check_ended(file)
     described = read_description(file)
+    if described.origin is None:
+        raise SettingsError(
+            f"{file} does not say how its network is built; read it from Python with secateur.load(..., factory=), and save it"
+            " with the name of a function that builds it, secateur.save(..., factory='package.module:function')"
+        )
     with doing(f"reading {file}"):
         model = _loaded(file, described.origin, allow)
-    origin = origin_of(model)
-    if origin is None:
-        raise SettingsError(
-            f"{file} does not say how its network is built; use it from Python, with factory="
-        )
+    origin = origin_of(model) or described.origin
     evaluation, history = described.evaluation, described.history
     return Source(
         model,

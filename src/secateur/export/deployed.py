@@ -103,8 +103,8 @@ def open_file(
     target = target_of(file)
     if target.name == "torch" and "torch" not in allow:
         raise UntrustedImportError(
-            f"{file} is an archive of PyTorch's, which may run code while it is read; if you trust it, say so: allow=['torch'],"
-            " or --allow torch"
+            f"{file} is an archive of PyTorch's, which may run code while it is read; if you trust it, say so: --allow torch on"
+            " the command line, allow=['torch'] in Python"
         )
     try:
         content = file.read_bytes()
@@ -126,7 +126,8 @@ def opened(target: Target, content: bytes, *, source: str, threads: int | None =
         raise
     except Exception as error:  # each runtime has errors of its own
         raise FileFormatError(
-            f"{source} cannot be opened for {target.name} ({named(error)}); write it again, with secateur.export.export"
+            f"{source} cannot be opened for {target.name} ({named(error)}); write it again from its network, with"
+            " `secateur export`, `secateur quantise` or secateur.export.export"
         ) from error
 
 

@@ -292,7 +292,7 @@ def to_cluster(
         check_folder(Path(out))
     if settings.coder == "ans":
         library(
-            "constriction", extra="compress", what="method='entropy'", instead="take method='deep-compression'",
+            "constriction", extra="compress", what="the method entropy", instead="take the method deep-compression",
             error=StoreError,
         )  # fmt: skip
     network = unwrapped(model)

@@ -25,9 +25,9 @@ from secateur.report.terminal import (
     GroupRow,
     differences_line,
     evaluation,
+    fell_most_line,
     summary,
     watched,
-    worst_line,
 )
 from secateur.report.tree import tree
 from secateur.report.values import Accuracy, ClassChange, Confusion, Example, Identified
@@ -58,6 +58,7 @@ __all__ = [
     "confusions_of",
     "differences_line",
     "evaluation",
+    "fell_most_line",
     "identified_of",
     "notes_of",
     "read",
@@ -73,7 +74,6 @@ __all__ = [
     "tree",
     "verdict_of",
     "watched",
-    "worst_line",
     "write",
     "write_comparison",
     "write_matrix",

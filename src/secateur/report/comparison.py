@@ -53,7 +53,7 @@ class Comparison(Value):
     conditions: Mapping[str, JsonValue] = {}
 
     @property
-    def worst_class(self) -> ClassChange | None:
+    def fell_most(self) -> ClassChange | None:
         """The class whose accuracy fell most, the first of equals; None where none fell."""
         return fell_most(self.classes)
 
@@ -102,10 +102,8 @@ def verdict_of(comparison: Comparison) -> str:
     )
     if not found.lost and not found.gained:
         return f"{result}: both are right on the same examples."
-    worst = comparison.worst_class
-    told = (
-        "no class fell" if worst is None else f"class {worst.name} fell most, by {-worst.change:.2f} points"
-    )
+    fell = comparison.fell_most
+    told = "no class fell" if fell is None else f"class {fell.name} fell most, by {-fell.change:.2f} points"
     return f"{result}: a change of {text.points(moved)} points, {found.lost:,} lost and {found.gained:,} gained; {told}."
 
 

@@ -341,7 +341,7 @@ class Report(Value):
         return "validation", self.before.validation, self.after.validation, self.validation_change
 
     @property
-    def worst_class(self) -> ClassChange | None:
+    def fell_most(self) -> ClassChange | None:
         """The class whose accuracy fell most, the first of equals; None where none fell."""
         return fell_most(self.classes)
 

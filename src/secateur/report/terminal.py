@@ -79,7 +79,7 @@ class _Bar:
 
 
 def summary(report: Report) -> RenderableType:
-    """What a reduction reached: figures before and after, widths, the worst class, and where the files are.
+    """What a reduction reached: figures before and after, widths, the class that fell most, and where the files are.
 
     Args:
         report: The report of a reduction.
@@ -96,9 +96,9 @@ def summary(report: Report) -> RenderableType:
     ]
     if report.layers:
         parts += [Text(), _layers(report)]
-    worst = report.worst_class
+    fell = report.fell_most
     if report.classes:
-        parts += [Text(), Text(worst_line(worst, report.classes_split))]
+        parts += [Text(), Text(fell_most_line(fell, report.classes_split))]
     if report.identified is not None:
         parts.append(Text(differences_line(report.identified, report.confusions)))
     parts += [Text(), Text(_plain(report.bound.statement))]
@@ -241,18 +241,18 @@ def _layers(report: Report) -> Table:
     return table
 
 
-def worst_line(worst: ClassChange | None, split: str) -> str:
+def fell_most_line(fell: ClassChange | None, split: str) -> str:
     """The class that lost most, in a sentence; None where none fell.
 
-    >>> worst_line(None, "test")
+    >>> fell_most_line(None, "test")
     'No class fell on test.'
     """
-    if worst is None:
+    if fell is None:
         return f"No class fell on {split}."
     return (
-        f"Least favoured class on {split}: {_plain(worst.name)}, {text.percent(worst.before)} before and "
-        f"{text.percent(worst.after)} after ({text.points(worst.change)} points, limits {text.points(worst.low)} to "
-        f"{text.points(worst.high)}, {text.integer(worst.count)} examples)."
+        f"Class that fell most on {split}: {_plain(fell.name)}, {text.percent(fell.before)} before and "
+        f"{text.percent(fell.after)} after ({text.points(fell.change)} points, limits {text.points(fell.low)} to "
+        f"{text.points(fell.high)}, {text.integer(fell.count)} examples)."
     )
 
 

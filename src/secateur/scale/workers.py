@@ -90,7 +90,12 @@ class RayWorkers:
     def __init__(self, count: int, *, address: str | None = None) -> None:
         if count < 1:
             raise SettingsError(f"workers={count} must be at least 1")
-        self._ray = library("ray", extra="ray", what="running several workers", instead="leave --workers out")
+        self._ray = library(
+            "ray",
+            extra="ray",
+            what="running several workers",
+            instead="try one candidate or cell at a time, which needs no workers",
+        )
         self.count, self.address = count, address
         self.threads = (
             max(1, torch.get_num_threads() // count) if address is None else torch.get_num_threads()

@@ -301,8 +301,8 @@ def _read(path: Path) -> tuple[TensorFile | CodedFile, ModelDocument]:
         )
     if isinstance(described, dict) and cast("dict[str, Any]", described).get("kind") == "masks":
         raise FileFormatError(
-            f"{path} holds masks and no network; read them with secateur.store.load_masks, and name a file that"
-            " secateur.save wrote here"
+            f"{path} holds masks and no network; name the network's own file here (from Python masks are read with"
+            " secateur.store.load_masks)"
         )
     try:
         document = ModelDocument.model_validate(described)

@@ -223,6 +223,6 @@ def _constriction() -> Any:
         "constriction",
         extra="compress",
         what="coding by asymmetric numeral systems",
-        instead="write with coder='huffman'",
+        instead="have it written in Huffman's code, as deep-compression does",
         error=StoreError,
     ).stream

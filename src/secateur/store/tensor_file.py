@@ -203,7 +203,7 @@ def read_header(path: Path) -> TensorFile:
     if KEY not in metadata:
         raise FileFormatError(
             f"{path} is a safetensors file that Secateur did not write: it does not say which network it belongs to;"
-            " build the network, load the tensors into it, and save it with secateur.save"
+            " build the network in Python, load the tensors into it, and save it with secateur.save"
         )
     try:
         document = json.loads(metadata[KEY])
@@ -238,7 +238,7 @@ def _header_length(path: Path, head: bytes, size: int) -> int:
     if kind is not None or path.suffix in (".pt", ".pth", ".pkl", ".ckpt"):
         raise FileFormatError(
             f"{path} is {kind or 'named like a pickle'}; reading pickles runs whatever code they hold, so Secateur"
-            " never does. Load it where you trust it and save the model with secateur.save"
+            " never does. Load it in Python, where you trust it, and save the model with secateur.save"
         )
     if head[8:9] == b"{":
         raise FileFormatError(
