@@ -29,7 +29,12 @@ from secateur.studies import (
 )
 
 STUDY = ROOT / "studies" / "mobile.toml"
-UNTREATED, INT8, CODED, PHYSICAL = "trained", "int8", "pruned 90 %, coded, int8", "60 % of the units cut, int8"
+UNTREATED, INT8, CODED, PHYSICAL = (
+    "trained",
+    "int8",
+    "pruned 90 %, coded, int8",
+    "60 % of the units cut, int8",
+)
 
 
 class Printing(MatrixWatcher):

@@ -456,6 +456,63 @@ def coded(rows: Sequence[Row]) -> Table:
     return [*heads, "÷", "test error before, %", "pruned", "coded"], lines
 
 
+def treated(rows: Sequence[Row]) -> Table:
+    """One line for each network and treatment, the untreated one first; sizes also beside its file."""
+    first = {(row["network"], row["seed"]): row for row in rows if row["treatment"] == "trained"}
+    lines: list[Sequence[str]] = []
+    groups = grouped(rows, "network", "data", "treatment")
+    order = sorted(
+        groups, key=lambda names: (names[:2], -statistics.fmean(run["gzip"] for run in groups[names]))
+    )
+    for names in order:
+        runs = groups[names]
+        sent = [run.get("coded") or run["gzip"] for run in runs]
+        smaller = [
+            first[run["network"], run["seed"]]["bytes"] / one for run, one in zip(runs, sent, strict=True)
+        ]
+        fell = sorted({run["fell_most"] for run in runs if run["fell_most"]})
+        worst = [run["fell_most_points"] for run in runs if run["fell_most"]]
+        lines.append(
+            [
+                *names,
+                seeds(runs),
+                *(
+                    spread([run[key] for run in runs], fixed(2))
+                    for key in ("accuracy", "top3", "drop", "sparsity")
+                ),
+                spread([run["bytes"] for run in runs], fixed(0)),
+                spread([run["gzip"] for run in runs], fixed(0)),
+                of_all(spread, figures(runs, "coded"), str),
+                spread(smaller, fixed(1)),
+                spread([run["milliseconds"] for run in runs], fixed(3)),
+                spread([run["time_ratio"] for run in runs], fixed(2)),
+                spread([run["memory"] / 1e6 for run in runs], fixed(0)),
+                f"{', '.join(fell)} {of_all(spread, worst, str)}".strip() or "none",
+            ]
+        )
+    heads = [
+        "network",
+        "data",
+        "treatment",
+        "seeds",
+        "top-1, %",
+        "top-3, %",
+        "points lost",
+        "zeros, %",
+        "file, bytes",
+        "gzip -9",
+        "coded",
+    ]
+    return [
+        *heads,
+        "÷, as sent",
+        "one example, ms",
+        "processor time, ratio",
+        "memory, MB",
+        "class that fell most, points",
+    ], lines
+
+
 def claims(rows: Sequence[Row]) -> Table:
     """One line for each comparison by which a claim is answered; a claim is said once."""
     lines: list[Sequence[str]] = []
@@ -489,9 +546,10 @@ FORMS = {
     "retraining": retraining,
     "shares": shares,
     "sparse": sparse,
+    "treated": treated,
 }
 """Tables that a page asks for by name."""
-GATHERED = {coded, reductions, retrained, timings, retraining, shares, sparse}
+GATHERED = {coded, reductions, retrained, timings, retraining, shares, sparse, treated}
 """The tables whose lines gather several runs."""
 
 
