@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from secateur import data
-from secateur.errors import ModelError, RunError
+from secateur.errors import DataError, ModelError, RunError
 from secateur.evaluate import Measured, evaluate
 from secateur.export import open_file
 from secateur.report import render_matrix, savings_of
@@ -173,7 +173,7 @@ def test_a_folder_of_another_matrix_is_refused(ran):
 
 
 def test_a_network_that_does_not_fit_is_named_before_anything_runs(tmp_path):
-    with pytest.raises(ModelError, match="network 'lenet5'"):
+    with pytest.raises(DataError, match="network 'lenet5'"):
         measure(
             Matrix(**{**MATRIX, "networks": ["digits-net", "lenet5"], "printed": {}}), out=tmp_path / "run"
         )

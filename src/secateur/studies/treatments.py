@@ -221,9 +221,9 @@ class Matrix(BaseModel):
             SettingsError: There is no such file, it is no TOML, or what it says is wrong.
         """
         file = Path(path)
-        found = read_toml(file)
+        options: dict[str, Any] = {"name": file.stem, **read_toml(file)}
         with about(file, SettingsError):
-            return cls(**{"name": file.stem, **found})
+            return cls(**options)
 
     def training(self, network: str) -> TrainSettings:
         """How a network is trained."""
