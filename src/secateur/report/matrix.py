@@ -27,7 +27,7 @@ _COLUMNS: Final = (
     ("One example, ms", "milliseconds", 1.0, 3),
     ("Time, ratio", "time_ratio", 1.0, 2),
     ("Memory, MB", "memory", _MEGA, 0),
-    ("Noise, dB", "sqnr", 1.0, 1),
+    ("Same answer, %", "agreement", 1.0, 2),
 )
 
 
