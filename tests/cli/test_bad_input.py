@@ -308,7 +308,10 @@ def test_a_run_that_python_began_goes_on_from_there(refused, tmp_path, kind):
     said = refused(kind, folder, "--resume")
 
     assert said.endswith(f"from Python, with resume=True for {IN_PYTHON[kind]}")
-    assert "resume" in inspect.signature(pkgutil.resolve_name(IN_PYTHON[kind])).parameters
+    assert (
+        "resume"
+        in inspect.signature(pkgutil.resolve_name(":".join(IN_PYTHON[kind].rsplit(".", 1)))).parameters
+    )
 
 
 def test_a_file_that_does_not_say_how_its_network_is_built(refused, tmp_path):

@@ -147,7 +147,7 @@ def _as_options(message: str, command: str = "") -> str:
     }
     alone, inside = r"(?<![\w./\\-])", r"(?![\w./\\-])"
     name, long = (
-        f"(?P<name>{'|'.join(words)})" for words in (flags, [word for word in flags if "_" in word])
+        f"(?P<name>{'|'.join(words) or '(?!)'})" for words in (flags, [word for word in flags if "_" in word])
     )
     for pattern, after in (
         (rf"(?:training )?option '{name}'", ""),
