@@ -1,9 +1,9 @@
 """MobileNets on CIFAR-10, quantised, pruned, coded and all of it: the matrix of studies/mobile.toml, and whether its goals are met.
 
-usage: python benchmarks/mobile.py [--networks NAME ...] [--out runs/mobile] [--collect]     # needs CIFAR-10 (SECATEUR_DATA)
+usage: python benchmarks/mobile.py [--study mobile] [--networks NAME ...] [--out runs/mobile] [--collect]     # needs CIFAR-10 (SECATEUR_DATA)
 
 Every figure is of the deployed file, on test examples, read once a cell. What is done in the folder stays done. `--collect` runs nothing and takes
-what the folder holds into benchmarks/results/mobile.json.
+what the folder holds into benchmarks/results/mobile.json (or, of `--study mobile-collapse`, into mobile_collapse.json).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from secateur.studies import (
     write_matrix_tables,
 )
 
-STUDY = ROOT / "studies" / "mobile.toml"
+STUDIES = ROOT / "studies"
 UNTREATED, INT8, CODED, PHYSICAL = (
     "trained",
     "int8",
@@ -59,9 +59,9 @@ class Printing(MatrixWatcher):
         print(result.reason or f"  {result.row['accuracy']:.2f} % on test", flush=True)
 
 
-def asked_for(networks: Sequence[str]) -> Matrix:
+def asked_for(study: str, networks: Sequence[str]) -> Matrix:
     """The study, of all its networks or of some."""
-    whole = Matrix.read(STUDY)
+    whole = Matrix.read(STUDIES / f"{study}.toml")
     if not networks:
         return whole
     options = whole.model_dump()
@@ -147,6 +147,7 @@ def verdict(network: str, goal: str, met: bool, figures: str) -> str:
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", choices=["mobile", "mobile-collapse"], default="mobile")
     parser.add_argument("--networks", nargs="+", default=[])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "mobile")
     parser.add_argument("--collect", action="store_true")
@@ -162,7 +163,7 @@ def main() -> None:
     matrix, found = measurements_in(asked.out)
     write_matrix_tables(matrix, found, asked.out)
     write_matrix(matrix, found, asked.out)
-    results = Results("mobile", keys=("network", "seed", "treatment"))
+    results = Results(asked.study.replace("-", "_"), keys=("network", "seed", "treatment"))
     for result in found:
         if result.done:
             results.add(row_of(result, asked.out))

@@ -513,6 +513,29 @@ def treated(rows: Sequence[Row]) -> Table:
     ], lines
 
 
+def exported(rows: Sequence[Row]) -> Table:
+    """One line for each network, one column for each target: the deviation, or why there is no file."""
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    lines = [
+        [
+            network,
+            *(
+                next(
+                    (
+                        cell(float(row["deviation"])) if row["status"] == "ok" else cell(row["reason"])
+                        for row in own
+                        if row["target"] == target
+                    ),
+                    "",
+                )
+                for target in targets
+            ),
+        ]
+        for (network,), own in grouped(rows, "network").items()
+    ]
+    return ["network", *targets], lines
+
+
 def claims(rows: Sequence[Row]) -> Table:
     """One line for each comparison by which a claim is answered; a claim is said once."""
     lines: list[Sequence[str]] = []
@@ -540,6 +563,7 @@ KINDS = {
 """What a file's rows are about, by a key that all of them carry; the first that fits is taken."""
 FORMS = {
     "coded": coded,
+    "exported": exported,
     "families": families,
     "exceptions": exceptions,
     "models": side_by_side,
