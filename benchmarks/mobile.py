@@ -155,7 +155,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if not asked.collect:
         measure(
-            asked_for(asked.networks),
+            asked_for(asked.study, asked.networks),
             out=asked.out,
             resume=(asked.out / "run.toml").exists(),
             watcher=Printing(),
