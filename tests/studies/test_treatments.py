@@ -39,6 +39,7 @@ def with_treatment(**options: Any) -> Matrix:
         ({"train": {"recipe": "mobil"}}, "no recipe is named 'mobil'"),
         ({"train": {"networks": {"digitsnet": {"epochs": 3}}}}, "did you mean 'digits-net'?"),
         ({"pruning": {"shedule": "cubic"}}, "did you mean 'schedule'?"),
+        ({"pruning": {"networks": {"digits-nut": {"epochs": 3}}}}, "did you mean 'digits-net'?"),
         ({"printed": {"digits-net": {"third": {"accuracy": 1.0}}}}, "no treatment here"),
         ({"printed": {"digits-net": {"half": {"acuracy": 1.0}}}}, "did you mean 'accuracy'?"),
     ],
@@ -96,7 +97,10 @@ def test_tables_of_options_are_merged():
         train={"epochs": 3, "networks": {"digits-net": {"epochs": 5}}},
         treatment=[
             {"name": "trained"},
-            {"name": "half", "sparsity": 0.5, "pruning": {"scope": "layer", "training": {"batch_size": 32}}},
+            {
+                "name": "half", "sparsity": 0.5,
+                "pruning": {"scope": "layer", "training": {"batch_size": 32}, "networks": {"digits-net": {"epochs": 9}}},
+            },
             {"name": "small", "max_drop": 2.0, "mode": "int8", "reduction": {"rounds": 1, "retrain": {"epochs": 2}}},
             {"name": "coded", "compress": "deep-compression", "coding": {"training": {"epochs": 1}}},
             {"name": "aware", "mode": "qat"},
@@ -110,6 +114,7 @@ def test_tables_of_options_are_merged():
         1e-3,
         32,
     )
+    assert half.pruning.epochs == 9
     assert small.reduction is not None
     assert (small.reduction.rounds, small.reduction.retrain.epochs, small.reduction.deploy) == (
         1,

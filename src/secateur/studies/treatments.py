@@ -44,7 +44,8 @@ class Treatment(BaseModel):
         prepare: Whether layers are equalised and biases corrected before int8.
         compress: Levels and coding, after pruning: a method of `secateur.methods.deep_compression`. What is deployed is the file made of the coded
             network; the coded one is what is sent.
-        pruning: Changes to the study's table of that name, for this treatment; so are the others.
+        pruning: Changes to the study's table of that name, for this treatment; so are the others. In a table ``networks``, by name, further
+            changes for some.
         reduction: Likewise.
         coding: Likewise.
     """
@@ -137,7 +138,9 @@ class MatrixCell:
         """A name for the cell, by what it does."""
         made = {
             "cut": self.cut_key,
-            "treatment": self.treatment.model_dump(mode="json"),
+            "treatment": self.treatment.model_dump(
+                mode="json", exclude={"pruning", "reduction", "coding"}
+            ),  # these are in what follows from them
             "coding": None if self.coding is None else self.coding.model_dump(mode="json"),
             "aware": None if self.aware is None else self.aware.model_dump(mode="json"),
             "deployment": [self.deployment.target, self.deployment.observer, self.deployment.calibration],
@@ -161,7 +164,8 @@ class Matrix(BaseModel):
         runs: Timed passes of one example.
         warmup: Passes before them.
         train: How networks are trained: ``recipe``, and changes to it; in a table ``networks``, by name, further changes for some.
-        pruning: Options of gradual pruning (`secateur.methods.GradualSettings`; of its training in a table ``training``).
+        pruning: Options of gradual pruning (`secateur.methods.GradualSettings`; of its training in a table ``training``). Like ``train`` it may hold
+            a table ``networks``; so may the next two.
         reduction: Options of a reduction (`secateur.methods.ReduceSettings`).
         coding: Options of compression (`secateur.methods.CompressSettings`).
         quantising: How networks are trained in mode ``qat``: changes to their own training, for 3 epochs at a fiftieth of its rate.
@@ -247,27 +251,29 @@ class Matrix(BaseModel):
         )
         return MatrixCell(
             network, self.data, seed, training, treatment, deployment,
-            pruning=self._pruning(treatment, seed),
-            reduction=self._reduction(treatment, deployment, seed),
-            coding=self._coding(treatment, seed),
+            pruning=self._pruning(network, treatment, seed),
+            reduction=self._reduction(network, treatment, deployment, seed),
+            coding=self._coding(network, treatment, seed),
             aware=_aware(training, self.quantising) if treatment.mode == QAT else None,
             validation=self.validation, runs=self.runs, warmup=self.warmup,
         )  # fmt: skip
 
-    def _pruning(self, treatment: Treatment, seed: int) -> GradualSettings | None:
+    def _pruning(self, network: str, treatment: Treatment, seed: int) -> GradualSettings | None:
         if treatment.sparsity is None:
             return None
-        options = _merged(self.pruning, treatment.pruning)
+        options = _merged(self.pruning, treatment.pruning, network)
         usual = GradualSettings(sparsity=treatment.sparsity).training
         options["training"] = usual.but(**options.get("training", {}))
         return GradualSettings(
             sparsity=treatment.sparsity, granularity=treatment.granularity, seed=seed, **options
         )
 
-    def _reduction(self, treatment: Treatment, deployment: Deployment, seed: int) -> ReduceSettings | None:
+    def _reduction(
+        self, network: str, treatment: Treatment, deployment: Deployment, seed: int
+    ) -> ReduceSettings | None:
         if treatment.max_drop is None:
             return None
-        options = _merged(self.reduction, treatment.reduction)
+        options = _merged(self.reduction, treatment.reduction, network)
         if "retrain" in options:
             changes = options.pop("retrain")
             options["retrain"] = ReduceSettings(max_drop=treatment.max_drop).retrain.but(**changes)
@@ -276,10 +282,10 @@ class Matrix(BaseModel):
             max_drop=treatment.max_drop, deploy=deployment if narrow else None, seed=seed, **options
         )
 
-    def _coding(self, treatment: Treatment, seed: int) -> CompressSettings | None:
+    def _coding(self, network: str, treatment: Treatment, seed: int) -> CompressSettings | None:
         if treatment.compress is None:
             return None
-        options = _merged(self.coding, treatment.coding)
+        options = _merged(self.coding, treatment.coding, network)
         usual = CompressSettings().training
         if "training" in options and usual is not None:
             options["training"] = usual.but(**options["training"])
@@ -292,11 +298,16 @@ class Matrix(BaseModel):
             again = next((value for value in values if list(values).count(value) > 1), None)
             if again is not None:
                 raise SettingsError(f"{key} names {again!r} more than once; name each once")
-        for network in self.train.get("networks", {}):
-            if network not in self.networks:
-                raise SettingsError(
-                    f"train.networks names {network!r}, which is no network here; {did_you_mean(network, self.networks)}"
-                )
+        tables = {name: getattr(self, name) for name in ("train", "pruning", "reduction", "coding")}
+        for one in self.treatment:
+            own = {name: getattr(one, name) for name in ("pruning", "reduction", "coding")}
+            tables |= {f"{name} of treatment {one.name!r}": table for name, table in own.items()}
+        for name, table in tables.items():
+            for network in table.get("networks", {}):
+                if network not in self.networks:
+                    raise SettingsError(
+                        f"{name}: networks names {network!r}, which is no network here; {did_you_mean(network, self.networks)}"
+                    )
         for network in self.networks:
             self.training(network)
         for treatment in self.treatment:
@@ -352,13 +363,22 @@ def holds_matrix(file: Path) -> bool:
     return "treatment" in found
 
 
-def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with changes; tables among them are merged, too."""
-    merged = dict(common)
-    for name, value in own.items():
-        before = merged.get(name)
-        both = isinstance(before, dict) and isinstance(value, dict)
-        merged[name] = {**cast("dict[str, Any]", before), **cast("dict[str, Any]", value)} if both else value
+def _merged(common: Mapping[str, Any], own: Mapping[str, Any], network: str) -> dict[str, Any]:
+    """Options with changes, and with those for one network; tables among them are merged, too."""
+    merged: dict[str, Any] = {}
+    for table in (
+        common,
+        common.get("networks", {}).get(network, {}),
+        own,
+        own.get("networks", {}).get(network, {}),
+    ):
+        for name, value in table.items():
+            before = merged.get(name)
+            both = isinstance(before, dict) and isinstance(value, dict)
+            merged[name] = (
+                {**cast("dict[str, Any]", before), **cast("dict[str, Any]", value)} if both else value
+            )
+    merged.pop("networks", None)
     return merged
 
 
