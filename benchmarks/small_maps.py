@@ -17,8 +17,7 @@ import torch.nn.functional as F
 
 from _results import Results
 from secateur import data, networks
-from secateur.train.conditions import channels_last
-from secateur.train.small_maps import SmallMaps
+from secateur.train import SmallMaps
 
 NETWORKS = ("timm:mobilenetv2_100", "timm:mobilenetv3_small_100", "timm:tf_mobilenetv3_small_minimal_100")
 BATCH = 128
@@ -27,20 +26,19 @@ BATCH = 128
 def compare(results: Results, name: str, *, turns: int) -> None:
     """One row."""
     images = data.load("cifar10").train.take(BATCH, seed=0)
-    model = networks.build(name, num_classes=10, seed=0).train()
+    model = networks.build(name, num_classes=10, seed=0).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     inputs = images.inputs.to(memory_format=torch.channels_last)
     seconds: dict[str, list[float]] = {"kernels": [], "by position": []}
-    with channels_last(model):
-        for turn in range(turns + 1):  # the first allocates
-            for way, context in (("kernels", nullcontext()), ("by position", SmallMaps())):
-                started = time.process_time()
-                with context:
-                    optimizer.zero_grad()
-                    F.cross_entropy(model(inputs), images.targets).backward()
-                    optimizer.step()
-                if turn:
-                    seconds[way].append(time.process_time() - started)
+    for turn in range(turns + 1):  # the first allocates
+        for way, context in (("kernels", nullcontext()), ("by position", SmallMaps())):
+            started = time.process_time()
+            with context:
+                optimizer.zero_grad()
+                F.cross_entropy(model(inputs), images.targets).backward()
+                optimizer.step()
+            if turn:
+                seconds[way].append(time.process_time() - started)
     ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
     results.add(

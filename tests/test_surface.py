@@ -10,7 +10,8 @@ import pytest
 
 import secateur
 
-SECONDS = 2.0
+TIMES = 2.2
+"""Of what PyTorch alone takes, so that the machine does not decide: 1.2 to 3.5 seconds were seen."""
 HEAVY = {"IPython", "matplotlib", "onnx", "plotly", "ray", "sklearn", "timm", "torch_pruning", "torchvision"}
 LOOK = """
 import json, sys, time
@@ -60,8 +61,10 @@ def test_each_public_name_is_documented(name):
 
 
 def test_importing_is_quick(imported):
-    """Importing takes less than two seconds of processor time, PyTorch and the start of Python included."""
-    assert imported["seconds"] < SECONDS
+    """Importing takes about as long again as PyTorch itself, which is included, in processor time."""
+    alone = min(import_afresh("torch")["seconds"] for _ in range(3))
+
+    assert imported["seconds"] < TIMES * alone
 
 
 def test_importing_is_light(imported):

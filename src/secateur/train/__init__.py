@@ -17,6 +17,7 @@ from secateur.train.forward import Examples, check_fit, device_of, dtype_of, log
 from secateur.train.loop import Penalty, fit
 from secateur.train.rates import learning_rate, make_optimizer
 from secateur.train.settings import TrainSettings
+from secateur.train.small_maps import SmallMaps
 from secateur.train.state import EpochRecord, FitResult, TrainState, restore, snapshot
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "FitResult",
     "PairsFrom",
     "Penalty",
+    "SmallMaps",
     "TrainSettings",
     "TrainState",
     "TrainingBlock",
