@@ -7,7 +7,7 @@ _listen_if_run()  # before what follows loads PyTorch, which takes a second or t
 # ruff: isort: split
 from secateur.channels import blocks, follow, rule, watch
 from secateur.criteria import score, score_blocks, score_weights
-from secateur.methods import reduce
+from secateur.methods import prunetrain, reduce
 from secateur.plan import plan, plan_blocks, plan_factors, plan_replacements
 from secateur.store import load, save
 from secateur.surgery import apply, factor, mask, plan_weights
@@ -24,6 +24,7 @@ __all__ = [
     "plan_factors",
     "plan_replacements",
     "plan_weights",
+    "prunetrain",
     "reduce",
     "rule",
     "save",

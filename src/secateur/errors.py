@@ -8,6 +8,7 @@
     │   ├── UnknownNetworkError         no network of that name
     │   ├── WatchError                  the forward pass failed while it was watched
     │   ├── NothingToCutError           no channel may be removed, or none would be
+    │   ├── NotFiniteError              training has gone astray: loss or outputs are no longer finite
     │   └── NoBlockError                only the whole network holds all that a cut changes
     ├── DataError (ValueError)          the data cannot be used: shape, labels, not finite
     │   └── MissingDataError            the data set is not where it was looked for
@@ -45,6 +46,10 @@ class WatchError(ModelError):
 
 class NothingToCutError(ModelError):
     """No channel may be removed, or of what was asked for none would be."""
+
+
+class NotFiniteError(ModelError):
+    """Training has gone astray: the loss or the network's outputs are no longer finite."""
 
 
 class NoBlockError(ModelError):

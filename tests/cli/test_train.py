@@ -194,3 +194,49 @@ def test_a_stem_is_for_networks_that_are_built(refused, base):
     """A saved network has its stem already, and a wrong name lists those that there are."""
     assert "leave --stem out" in refused("watch", base / "model.safetensors", "--stem", "cifar")
     assert "no stem is named 'x'; there is cifar" in refused("watch", "digits-net", "--stem", "x")
+
+
+MEANWHILE = ("--while", "prunetrain", "--penalty-ratio", "0.6", "--threshold", "0.05", "--every", "1")
+
+
+def test_a_network_is_cut_while_it_trains(secateur, tmp_path):
+    """Each reconfiguration is told, the table says what went and what the training took, and the file is the smaller network."""
+    out = tmp_path / "net"
+
+    said = secateur("train", "digits-net", *FEW, "--lr", 0.1, *MEANWHILE, "--out", out)
+    again = secateur("train", out, "--resume")
+
+    assert said.code == 0, said.err
+    assert re.search(r"after epoch 1: \d+ units? gone; [\d,\s]+ parameters, [\d,\s]+ MACs are left", said.err)
+    found = read_description(out / "model.safetensors")
+    meant = found.history[0]["prunetrain"]
+    assert found.evaluation["parameters"] < found.evaluation["parameters_before"] == 40_618
+    assert (
+        sum(p.numel() for p in library.load(out / "model.safetensors").parameters())
+        == found.evaluation["parameters"]
+    )
+    assert meant["training_macs"] < meant["training_macs_uncut"]
+    assert meant["settings"]["penalty_ratio"] == 0.6
+    for told in (said.out, again.out):
+        assert re.search(r"MACs of training, forward .*uncut", told)
+        assert "units gone" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--penalty-ratio", "0.3"), "--penalty-ratio is for --while prunetrain"),
+        (("--while", "prune"), "'prune' is nothing that goes on while a network trains; there is prunetrain"),
+        (("--while", "prunetrain", "--penalty-ratio", "1.5"), "--penalty-ratio cannot be 1.5"),
+        (("--while", "prunetrain", "--every", "0"), "--every cannot be 0"),
+        (
+            ("--while", "prunetrain", "--every", "7"),
+            "--every (7) is longer than the 1 of 2 epochs in which units may go",
+        ),
+        (("--while", "prunetrain", "--early-stopping", "3"), "--early-stopping 3 could end"),
+    ],
+)
+def test_what_cannot_go_on_meanwhile_is_refused(refused, tmp_path, options, words):
+    """Options without their method, unknown methods, values out of range; no folder is made."""
+    assert words in refused("train", "digits-net", *FEW, *options, "--out", tmp_path / "net")
+    assert not (tmp_path / "net").exists()

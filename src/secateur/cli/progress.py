@@ -19,7 +19,7 @@ from secateur.channels import watch
 from secateur.cost import CostModel
 from secateur.data import Splits
 from secateur.evaluate import Drop
-from secateur.methods import CutRecord, Point, ReduceSettings, Step
+from secateur.methods import CutRecord, Point, Reconfiguration, ReduceSettings, Step
 from secateur.methods.judge import too_narrow
 from secateur.report import text
 from secateur.studies import FACTORS, Cell, CellResult, MatrixCell, MatrixWatcher, Measurement, Watcher
@@ -129,6 +129,28 @@ class TrainProgress(_Shown):
     def _describe(self) -> None:
         number = min(self._done + 1, self._epochs)
         self._progress.update(self._task, description=f"{self._accuracy}epoch {number} of {self._epochs}")
+
+
+class CutProgress(TrainProgress):
+    """A training that may cut its network meanwhile."""
+
+    def cut(self, record: Reconfiguration) -> None:
+        """It was looked for what is dead, and cut."""
+        gone = [f"{text.integer(record.units)} unit{'' if record.units == 1 else 's'} gone"]
+        gone += (
+            [f"block{'' if len(record.blocks) == 1 else 's'} {', '.join(record.blocks)} gone"]
+            if record.blocks
+            else []
+        )
+        near = (
+            ""
+            if record.nearest is None
+            else f"; of what lives, the least has weights up to {record.nearest:.2g}"
+        )
+        self.line(
+            f"after epoch {record.epoch}: {', '.join(gone)}; {text.integer(record.cost.parameters)} parameters,"
+            f" {text.integer(record.cost.macs)} MACs are left{near}"
+        )
 
 
 class PruneProgress(TrainProgress):

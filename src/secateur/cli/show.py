@@ -43,6 +43,7 @@ def trained(result: TrainResult, data: Splits, named: Mapping[str, Any]) -> None
         "accuracy on validation": text.percent(result.validation.accuracy),
         "parameters": text.integer(result.cost.parameters),
         "MACs per example": text.integer(result.cost.macs),
+        **_cut_meanwhile(result),
         "epochs": f"{epochs}, kept the weights of epoch {result.best_epoch}",
         "time": text.duration(result.seconds),
     }
@@ -59,6 +60,22 @@ def trained(result: TrainResult, data: Splits, named: Mapping[str, Any]) -> None
     bound = f"{bound_with_room(len(data.validation)):g}"
     again = ["secateur", "reduce", str(result.file), *same, "--max-drop", bound, "--out", small]
     out.print(f"Make it smaller: {shlex.join(again)}", soft_wrap=True)
+
+
+def _cut_meanwhile(result: TrainResult) -> dict[str, str]:
+    """What PruneTrain took, and what it spared."""
+    found = result.prunetrain
+    if found is None:
+        return {}
+    before, now = found.cost_before, result.cost
+    gone = [name for one in found.reconfigurations for name in one.blocks]
+    return {
+        "parameters before": f"{text.integer(before.parameters)} (÷ {text.factor(before.parameters, now.parameters)})",
+        "MACs per example before": f"{text.integer(before.macs)} (÷ {text.factor(before.macs, now.macs)})",
+        "units gone": text.integer(sum(one.units for one in found.reconfigurations)),
+        **({"blocks gone": ", ".join(gone)} if gone else {}),
+        "MACs of training, forward": f"{text.short(found.macs)}, {text.share(found.macs / found.macs_uncut)} of {text.short(found.macs_uncut)} uncut",
+    }
 
 
 def reduced(report: Report, folder: Path | None) -> None:

@@ -10,15 +10,19 @@ import typer
 
 from secateur.cli import options as o
 from secateur.cli import show
-from secateur.cli.progress import TrainProgress
+from secateur.cli.progress import CutProgress
 from secateur.cli.runs import about, folder_of, kept, required, stored_run
 from secateur.cli.sources import data_options, open_data, open_network, trusted
+from secateur.errors import SettingsError
+from secateur.methods import PruneTrainSettings
 from secateur.methods.training import KIND, started_in
 from secateur.methods.training import train as train_in
 from secateur.train import TrainSettings
 from secateur.train.recipes import recipe_for, recipe_named
 
 _OFF_AT_ZERO = ("clip", "early_stopping", "ema")
+_WHILE = "while"
+_PRUNETRAIN = "prunetrain"
 
 
 def train(
@@ -49,6 +53,19 @@ def train(
     precision: Annotated[str | None, typer.Option(help="auto, 32, bf16 or 16.")] = None,
     augment: o.Augment = None,
     shift: o.Shift = None,
+    while_: Annotated[
+        str | None, typer.Option("--while", help="What goes on meanwhile: prunetrain cuts the network.")
+    ] = None,
+    penalty_ratio: Annotated[
+        float | None, typer.Option(help="prunetrain: the penalty's share of the loss at the first step.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="prunetrain: a unit goes when all of its weights are smaller.")
+    ] = None,
+    every: Annotated[int | None, typer.Option(help="prunetrain: epochs between two cuts.")] = None,
+    rest: Annotated[int | None, typer.Option(help="prunetrain: epochs at the end without it.")] = None,
+    round_to: o.RoundTo = None,
+    minimum: o.Minimum = None,
     seed: o.Seed = None,
     data_seed: o.DataSeed = None,
     validation: o.Validation = None,
@@ -58,6 +75,8 @@ def train(
 ) -> None:
     """Train a network on data; without options, by a recipe that suits the pair."""
     asked = o.given(**locals())  # every option by its name, for the run's record
+    if while_ is not None:
+        asked[_WHILE] = asked.pop("while_")
     if recipe is not None:
         recipe_named(recipe)  # a wrong name is refused before anything is read
     if resume:
@@ -68,6 +87,7 @@ def train(
 
 def _started(asked: Mapping[str, Any]) -> None:
     named, data, out = required(asked, what="a network to train")
+    pruned = _meanwhile(asked)  # bad options are refused before anything is read
     splits = open_data(data, **data_options(asked))
     source = open_network(
         named,
@@ -78,11 +98,13 @@ def _started(asked: Mapping[str, Any]) -> None:
         classes=len(splits.classes),
     )
     settings = _settings(source.origin.spec, splits.name, asked)
+    if pruned is not None and "early_stopping" not in asked:
+        settings = settings.but(early_stopping=None)
     noted = about(source, named=named, data=data, asked=asked)
-    with kept(out, kind=KIND), TrainProgress(settings.epochs) as progress:
+    with kept(out, kind=KIND), CutProgress(settings.epochs) as progress:
         result = train_in(
-            source.model, splits, settings, out=out, seed=asked.get("seed", 0), about=noted,
-            on_epoch=progress.epoch, on_batch=progress.batch,
+            source.model, splits, settings, out=out, seed=asked.get("seed", 0), prunetrain=pruned, about=noted,
+            on_epoch=progress.epoch, on_batch=progress.batch, on_cut=progress.cut,
         )  # fmt: skip
     show.trained(result, splits, asked)
 
@@ -94,11 +116,28 @@ def _resumed(network: str | None, out: Path | None, asked: Mapping[str, Any]) ->
     model = started_in(folder, run.build)
     done = sum("epoch" in entry for entry in run.entries)
     epochs = int(run.settings["train"]["epochs"])
-    with kept(folder, kind=KIND), TrainProgress(epochs, done=done) as progress:
+    with kept(folder, kind=KIND), CutProgress(epochs, done=done) as progress:
         result = train_in(
-            model, splits, out=folder, resume=True, on_epoch=progress.epoch, on_batch=progress.batch
-        )
+            model, splits, out=folder, resume=True,
+            on_epoch=progress.epoch, on_batch=progress.batch, on_cut=progress.cut,
+        )  # fmt: skip
     show.trained(result, splits, run.about)
+
+
+def _meanwhile(asked: Mapping[str, Any]) -> PruneTrainSettings | None:
+    """The options of what goes on meanwhile, if anything does."""
+    options = {key: value for key, value in asked.items() if key in PruneTrainSettings.model_fields}
+    name = asked.get(_WHILE)
+    if name is None:
+        if options:
+            first = next(iter(options)).replace("_", "-")
+            raise SettingsError(f"--{first} is for --while {_PRUNETRAIN}; add that, or leave it out")
+        return None
+    if name != _PRUNETRAIN:
+        raise SettingsError(
+            f"--while {name!r} is nothing that goes on while a network trains; there is {_PRUNETRAIN}"
+        )
+    return PruneTrainSettings(**options)
 
 
 def _settings(network: str, data: str, asked: Mapping[str, Any]) -> TrainSettings:

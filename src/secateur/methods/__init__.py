@@ -22,6 +22,8 @@ from secateur.methods.gradual_settings import GradualSettings
 from secateur.methods.layerwise import LayerError, LayerwiseResult, Surgeon, layerwise_obs
 from secateur.methods.listener import Listener, Silent
 from secateur.methods.protocol import StepSettings
+from secateur.methods.prunetrain import PruneTrain, Reconfiguration, prunetrain
+from secateur.methods.prunetrain_settings import PruneTrainSettings
 from secateur.methods.reduce import KIND, MODEL_FILE, reduce, steps_in, unreduced_in
 from secateur.methods.result import Layer, ReduceResult, Step
 from secateur.methods.settings import ReduceSettings
@@ -30,7 +32,7 @@ from secateur.methods.splice import SpliceResult, SpliceSettings, splice
 from secateur.methods.state import SearchState
 from secateur.methods.stepwise import Point, StepwiseResult, stepwise
 from secateur.methods.thresholds import JointThresholds, Threshold, Thresholds, joint_thresholds, thresholds
-from secateur.methods.training import TrainResult, started_in, train
+from secateur.methods.training import PruneTrainResult, TrainResult, started_in, train
 
 __all__ = [
     "KIND",
@@ -52,7 +54,11 @@ __all__ = [
     "LayerwiseResult",
     "Listener",
     "Point",
+    "PruneTrain",
+    "PruneTrainResult",
+    "PruneTrainSettings",
     "RankTrial",
+    "Reconfiguration",
     "ReduceResult",
     "ReduceSettings",
     "Search",
@@ -75,6 +81,7 @@ __all__ = [
     "joint_thresholds",
     "largest_within",
     "layerwise_obs",
+    "prunetrain",
     "reduce",
     "splice",
     "started_in",

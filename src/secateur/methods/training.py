@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from secateur._options import expect
 from secateur.channels import watch
 from secateur.cost import Cost, CostModel
 from secateur.data import Splits
-from secateur.errors import RunError
+from secateur.errors import NotFiniteError, RunError, SettingsError
 from secateur.evaluate import Evaluation, evaluate
+from secateur.methods.prunetrain import PruneTrain, Reconfiguration
+from secateur.methods.prunetrain_settings import PruneTrainSettings
 from secateur.methods.reduce import MODEL_FILE
 from secateur.methods.states import States
 from secateur.store import RunFolder, model_snapshot, restore_model, save
@@ -23,10 +26,37 @@ from secateur.train import EpochRecord, TrainSettings, dtype_of, fit
 from secateur.train.state import restore
 
 KIND: Final = "train"
+LAST_GOOD: Final = "last-good.safetensors"
 _START: Final = "start"
+_PRUNETRAIN: Final = "prunetrain"
+_SHOWN: Final = 8
+"""Examples that blocks are looked for with."""
 
 OnEpoch: TypeAlias = Callable[[EpochRecord], None] | None
 OnBatch: TypeAlias = Callable[[int, int], None] | None
+OnCut: TypeAlias = Callable[[Reconfiguration], None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PruneTrainResult:
+    """What PruneTrain did beside a training.
+
+    Attributes:
+        settings: Its options.
+        strength: λ, which the first step set; None at a ratio of 0.
+        reconfigurations: What went, and when.
+        cost_before: What the network cost at first.
+        macs: Multiply-adds of the forward passes of all epochs over all training examples, counted from the widths of each epoch.
+            Those of the backward passes, about twice as many, have shrunk alike.
+        macs_uncut: What they would have been at the widths of the start.
+    """
+
+    settings: PruneTrainSettings
+    strength: float | None
+    reconfigurations: tuple[Reconfiguration, ...]
+    cost_before: Cost
+    macs: int
+    macs_uncut: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +64,7 @@ class TrainResult:
     """A trained network, and how it came about.
 
     Attributes:
-        model: The network that was passed in, trained, in eval mode.
+        model: The network that was passed in, trained, in eval mode. (Where a run that cuts it was resumed, one of its own.)
         history: One record an epoch.
         best_epoch: The epoch whose weights it has.
         validation: Its quality on the validation split.
@@ -43,6 +73,7 @@ class TrainResult:
         settings: How it was trained.
         seconds: Wall time of all epochs.
         file: The saved network.
+        prunetrain: What went meanwhile, where PruneTrain was asked for.
     """
 
     model: nn.Module
@@ -54,6 +85,7 @@ class TrainResult:
     settings: TrainSettings
     seconds: float
     file: Path
+    prunetrain: PruneTrainResult | None = None
 
 
 def train(
@@ -63,10 +95,12 @@ def train(
     *,
     out: str | Path,
     seed: int = 0,
+    prunetrain: PruneTrainSettings | None = None,
     resume: bool = False,
     about: Mapping[str, Any] | None = None,
     on_epoch: OnEpoch = None,
     on_batch: OnBatch = None,
+    on_cut: OnCut = None,
 ) -> TrainResult:
     """Train a network in place and keep it in a folder, from which an interrupted training goes on.
 
@@ -76,18 +110,23 @@ def train(
         settings: How to train; None takes the defaults. On resuming, those of the run hold and none are given.
         out: A new or empty folder; at the end it holds ``model.safetensors``.
         seed: What every random choice follows from.
+        prunetrain: Cut the network while it trains (`secateur.prunetrain`). On resuming, the options of the run hold, too.
         resume: Go on with the training in ``out``.
         about: What else ``run.toml`` should say.
         on_epoch: Told of each epoch.
         on_batch: Told after each step how many of all steps are done.
+        on_cut: Told of each reconfiguration of PruneTrain.
 
     Returns:
         The trained network with its quality on both splits.
 
     Raises:
+        SettingsError: PruneTrain's interval is longer than the training, or is to go with early stopping.
+        NothingToCutError: PruneTrain is asked for, and no unit of the network may go.
         RunError: The folder is in use, holds something else, is of another version, or was begun with other settings.
         DataError: Network and data do not fit.
-        ModelError: The loss is no longer finite.
+        NotFiniteError: The loss is no longer finite. With PruneTrain the folder then holds the network of the last good epoch,
+            ``last-good.safetensors``.
         StoreError: The disk is full or failed; what was stored before is as it was.
 
     Example:
@@ -103,28 +142,65 @@ def train(
     expect(
         call, model=(model, nn.Module), data=(data, Splits), settings=(settings, (TrainSettings, NoneType))
     )
+    expect(call, prunetrain=(prunetrain, (PruneTrainSettings, NoneType)))
+    tell = _Listening(on_epoch, on_batch, on_cut)
     if resume:
         with RunFolder.open(out, kind=KIND) as folder:
-            stored = TrainSettings(**folder.settings["train"])
-            if settings is not None and settings != stored:
+            stored, pruned = TrainSettings(**folder.settings["train"]), _stored(folder)
+            if settings not in (None, stored) or prunetrain not in (None, pruned):
                 raise RunError(
                     f"{out} was started with other settings; leave them out to go on with it, or name another folder"
                 )
             if any("snapshot" in entry for entry in folder.entries()):
                 restore(model, folder.get(_START)[0])
-            return _in_folder(folder, model, data, stored, on_epoch=on_epoch, on_batch=on_batch)
+            return _in_folder(folder, _cut_so_far(folder, model), data, stored, prunetrain=pruned, tell=tell)
     chosen = settings or TrainSettings()
     # refuse what does not fit before there is a folder, and classes that are told only when all is trained
     evaluate(model, data.validation.take(1), classes=data.classes)
-    document = {
+    document: dict[str, Any] = {
         "train": chosen.model_dump(mode="json", exclude_none=True),
         "seed": seed,
         "about": dict(about or {}),
     }
+    if prunetrain is not None:
+        _session(model, data, chosen, prunetrain)
+        document[_PRUNETRAIN] = prunetrain.model_dump(mode="json", exclude_none=True)
     with RunFolder.create(out, document, kind=KIND) as folder:
         folder.put(_START, *model_snapshot(model))
         folder.append({"event": "start", "snapshot": _START})
-        return _in_folder(folder, model, data, chosen, on_epoch=on_epoch, on_batch=on_batch)
+        return _in_folder(folder, model, data, chosen, prunetrain=prunetrain, tell=tell)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listening:
+    epoch: OnEpoch
+    batch: OnBatch
+    cut: OnCut
+
+
+def _stored(folder: RunFolder) -> PruneTrainSettings | None:
+    found = folder.settings.get(_PRUNETRAIN)
+    return None if found is None else PruneTrainSettings(**found)
+
+
+def _cut_so_far(folder: RunFolder, model: nn.Module) -> nn.Module:
+    """The network in the structure that it had when the last state was stored; later cuts are made anew."""
+    entries = list(folder.entries())
+    done = max((entry["epoch"]["epoch"] for entry in entries if "state" in entry), default=0)
+    cuts = [entry for entry in entries if "cut" in entry and entry["cut"]["epoch"] <= done]
+    names = [entry["snapshot"] for entry in cuts if "snapshot" in entry]
+    return restore_model(lambda: copy.deepcopy(model), *folder.get(names[-1])) if names else model
+
+
+def _session(
+    model: nn.Module, data: Splits, settings: TrainSettings, asked: PruneTrainSettings, on_cut: OnCut = None
+) -> PruneTrain:
+    if settings.early_stopping is not None:
+        raise SettingsError(
+            f"early_stopping={settings.early_stopping} could end a training before PruneTrain lets it recover; leave it out"
+        )
+    example = data.train.inputs[:_SHOWN].to(dtype_of(model))
+    return PruneTrain(model, example, asked, epochs=settings.epochs, on_cut=on_cut)
 
 
 def started_in(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
@@ -150,22 +226,28 @@ def _in_folder(
     data: Splits,
     settings: TrainSettings,
     *,
-    on_epoch: OnEpoch,
-    on_batch: OnBatch,
+    prunetrain: PruneTrainSettings | None,
+    tell: _Listening,
 ) -> TrainResult:
-    states = States(folder)
     seed = int(folder.settings["seed"])
-    result = fit(
-        model,
-        data.train,
-        data.validation,
-        settings,
-        seed=seed,
-        state=states.latest(),
-        on_epoch=on_epoch,
-        on_batch=on_batch,
-        on_state=states.store,
-    )
+    session = None
+    if prunetrain is not None:
+        session = _session(model, data, settings, prunetrain, _keeping_cuts(folder, model, tell.cut))
+    states = States(folder)
+    try:
+        result = fit(
+            model, data.train, data.validation, settings,
+            seed=seed, companion=session, state=states.latest(),
+            on_epoch=tell.epoch, on_batch=tell.batch, on_state=states.store,
+        )  # fmt: skip
+    except NotFiniteError as error:
+        if session is None:
+            raise
+        session.restore()
+        save(model.eval(), folder.path / LAST_GOOD)
+        raise NotFiniteError(
+            f"{error}; the network after {session.done} epochs is kept in {folder.path / LAST_GOOD}"
+        ) from error
     model.eval()
     trained = TrainResult(
         model=model,
@@ -177,9 +259,34 @@ def _in_folder(
         settings=settings,
         seconds=sum(record.seconds for record in result.history),
         file=folder.path / MODEL_FILE,
+        prunetrain=None if session is None else _pruned(session, examples=len(data.train)),
     )
     _save(trained, data, seed)
     return trained
+
+
+def _keeping_cuts(folder: RunFolder, model: nn.Module, tell: OnCut) -> Callable[[Reconfiguration], None]:
+    """Store the network after each reconfiguration before anything is trained on, unless a stopped run had done so."""
+    stored = {entry["cut"]["epoch"] for entry in folder.entries() if "cut" in entry}
+
+    def keep(record: Reconfiguration) -> None:
+        if record.epoch not in stored:
+            entry: dict[str, Any] = {"event": "cut", "cut": record.as_dict()}
+            if record.changed:
+                entry["snapshot"] = f"cut-{record.epoch:05d}"
+                folder.put(entry["snapshot"], *model_snapshot(model), parent=_START)
+            folder.append(entry)
+        if tell is not None:
+            tell(record)
+
+    return keep
+
+
+def _pruned(session: PruneTrain, *, examples: int) -> PruneTrainResult:
+    spent, uncut = session.macs(examples)
+    return PruneTrainResult(
+        session.settings, session.strength, session.reconfigurations, session.cost_before, spent, uncut
+    )
 
 
 def _save(result: TrainResult, data: Splits, seed: int) -> None:
@@ -199,4 +306,17 @@ def _save(result: TrainResult, data: Splits, seed: int) -> None:
         "best_epoch": result.best_epoch,
         "settings": result.settings.model_dump(mode="json"),
     }
+    pruned = result.prunetrain
+    if pruned is not None:
+        figures |= {
+            "parameters_before": pruned.cost_before.parameters,
+            "macs_before": pruned.cost_before.macs,
+        }
+        event[_PRUNETRAIN] = {
+            "settings": pruned.settings.model_dump(mode="json"),
+            "strength": pruned.strength,
+            "reconfigurations": [one.as_dict() for one in pruned.reconfigurations],
+            "training_macs": pruned.macs,
+            "training_macs_uncut": pruned.macs_uncut,
+        }
     save(result.model, result.file, evaluation=figures, history=[event])

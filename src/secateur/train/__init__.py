@@ -1,4 +1,4 @@
-"""Training: one loop, its settings, distillation, attention transfer, augmentation, and blocks that are trained by themselves."""
+"""Training: one loop, its settings, penalties, distillation, attention transfer, augmentation, and blocks that are trained by themselves."""
 
 from secateur.train.attention import attention_loss, attention_map
 from secateur.train.augment import (
@@ -12,9 +12,11 @@ from secateur.train.augment import (
 )
 from secateur.train.blocks import TrainingBlock, block_around
 from secateur.train.blockwise import PairsFrom, block_outputs, fit_block
+from secateur.train.companion import Companion
 from secateur.train.distil import distil_loss, soften, teacher_logits
 from secateur.train.forward import Examples, check_fit, device_of, dtype_of, logits, mode
 from secateur.train.loop import Penalty, fit
+from secateur.train.penalties import GroupLasso
 from secateur.train.rates import learning_rate, make_optimizer
 from secateur.train.settings import TrainSettings
 from secateur.train.small_maps import SmallMaps
@@ -22,9 +24,11 @@ from secateur.train.state import EpochRecord, FitResult, TrainState, restore, sn
 
 __all__ = [
     "Augmenter",
+    "Companion",
     "EpochRecord",
     "Examples",
     "FitResult",
+    "GroupLasso",
     "PairsFrom",
     "Penalty",
     "SmallMaps",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import ModelError, SettingsError
+from secateur.errors import ModelError, NotFiniteError, SettingsError
 from secateur.train.forward import Examples, dtype_of
 from secateur.train.settings import TrainSettings
 
@@ -96,11 +96,11 @@ def check_owner(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
 
 
 def check_finite(losses: list[Tensor], *, epoch: int, first_step: int, lr: float) -> None:
-    """Raise ModelError naming the first step whose loss is not finite."""
+    """Raise NotFiniteError naming the first step whose loss is not finite."""
     finite = torch.isfinite(torch.stack(losses))
     if not bool(finite.all()):
         step = first_step + int(torch.nonzero(~finite)[0])
-        raise ModelError(
+        raise NotFiniteError(
             f"the loss is not finite in epoch {epoch}, step {step} (learning rate {lr:g}); "
             "lower the learning rate or set clip"
         )
@@ -118,14 +118,20 @@ def channels_last(model: nn.Module) -> Generator[None]:
         >>> net.weight.is_contiguous()
         True
     """
-    before = [(weight, weight.stride()) for weight in model.parameters() if weight.dim() == 4]
-    for weight, _ in before:
+    before = [(weight, weight.shape, weight.stride()) for weight in model.parameters() if weight.dim() == 4]
+    for weight, _, _ in before:
         weight.data = weight.data.to(memory_format=torch.channels_last)
     try:
         yield
     finally:
-        for weight, strides in before:
+        for weight, shape, strides in before:
             if weight.stride() != strides:
-                data = weight.data
-                own = torch.empty_strided(data.shape, strides, dtype=data.dtype, device=data.device)
-                weight.data = own.copy_(data)
+                weight.data = _like(shape, strides, weight.data).copy_(weight.data)
+
+
+def _like(shape: torch.Size, strides: tuple[int, ...], data: Tensor) -> Tensor:
+    """Room for values in a layout that was that of another shape, if the tensor has been cut meanwhile."""
+    if data.shape == shape:
+        return torch.empty_strided(shape, strides, dtype=data.dtype, device=data.device)
+    order = sorted(range(data.dim()), key=lambda axis: -strides[axis])
+    return torch.empty_permuted(data.shape, order, dtype=data.dtype, device=data.device)

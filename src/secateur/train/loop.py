@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from secateur._options import expect
-from secateur.errors import ModelError, SettingsError
+from secateur.errors import NotFiniteError, SettingsError
 from secateur.surgery import Masks, holding
 from secateur.train.attention import Attention
 from secateur.train.augment import Moves, make_augmenter
+from secateur.train.companion import Companion
 from secateur.train.conditions import (
     batches,
     channels_last,
@@ -50,6 +51,8 @@ from secateur.train.teacher import Teacher
 Penalty: TypeAlias = Callable[[nn.Module], Tensor]
 """A number to add to the loss, for instance a group lasso."""
 
+_NO_BEST = (-1.0, 0.0)
+
 CHECK_EVERY = 50
 """Steps between two looks at whether the loss is finite: reading it at every step would stall a GPU."""
 
@@ -64,6 +67,7 @@ def fit(
     teacher: nn.Module | None = None,
     teacher_answers: Tensor | None = None,
     penalty: Penalty | None = None,
+    companion: Companion | None = None,
     masks: Masks | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     state: TrainState | None = None,
@@ -91,6 +95,8 @@ def fit(
         teacher_answers: In place of a teacher, its logits for the unchanged training examples, ``[n, classes]``
             (:func:`secateur.train.teacher_logits`), so that many short runs share them.
         penalty: Added to the loss at every step.
+        companion: A method that works while the network trains: it adds to the loss, and may change the network between epochs; the
+            optimiser and the running average follow. The best epoch is then one since the last change.
         masks: Weights that do not stay by these are zero throughout, also in the running average.
         optimizer: Goes on with this one, over the network's own parameters; the settings rule its learning rate.
         state: Goes on from here, bit by bit as the run that gave it to ``on_state``.
@@ -106,7 +112,8 @@ def fit(
     Raises:
         SettingsError: Options contradict each other, or the state is of another run.
         DataError: The network does not take the inputs, or labels or teacher do not fit its outputs.
-        ModelError: Nothing is trainable, or loss or weights are no longer finite.
+        ModelError: Nothing is trainable.
+        NotFiniteError: Loss or outputs are no longer finite.
         PlanError: The masks are of another network.
 
     Example:
@@ -132,6 +139,10 @@ def fit(
     where = device_of(model) if device is None else torch.device(device)
     check_options(validation, settings, seed=seed, device=where, teachers=(teacher, teacher_answers))
     if masks is not None:
+        if companion is not None:
+            raise SettingsError(
+                "masks belong to one structure of a network and a companion may change it; give one of them"
+            )
         masks.check(model)
     model.to(where)
     classes = check_split(model, train, "training", device=where)
@@ -145,7 +156,9 @@ def fit(
         run = Run(
             model, train, validation, settings, seed=seed, optimizer=optimizer, device=where, penalty=penalty
         )
-        run.on_batch, run.masks = on_batch, masks
+        run.on_batch, run.masks, run.companion = on_batch, masks, companion
+        if companion is not None:
+            companion.begin(run.optimizer, run.average)
         run.set_teacher(teacher, teacher_answers, classes=classes)
         if state is not None:
             run.load(state)
@@ -205,11 +218,13 @@ class Run:
         self.history: list[EpochRecord] = []
         self.best: dict[str, Tensor] | None = None
         self.best_epoch = 0
-        self.best_key = (-1.0, 0.0)
+        self.best_key = _NO_BEST
+        self.changed_after = 0
         self.teacher: Teacher | None = None
         self.attention: Attention | None = None
         self.on_batch: Callable[[int, int], None] | None = None
         self.masks: Masks | None = None
+        self.companion: Companion | None = None
         self.ready: tuple[nn.Module, torch.optim.Optimizer] | None = None
 
     def set_teacher(self, teacher: nn.Module | None, answers: Tensor | None, *, classes: int) -> None:
@@ -240,10 +255,17 @@ class Run:
             last = self.epoch()
             if on_epoch is not None:
                 on_epoch(last)
+            if self.companion is not None and self.companion.after_epoch(last.epoch):
+                self._begin_anew()
             if on_state is not None:
                 on_state(self.state(last))
         self.finish()
         return FitResult(tuple(self.history), self.best_epoch, stopped, self.optimizer)
+
+    def _begin_anew(self) -> None:
+        """The network has another structure: weights of before do not fit it, and no epoch is the best yet."""
+        self.best, self.best_key = None, _NO_BEST
+        self.best_epoch = self.changed_after = len(self.history)
 
     def epoch(self) -> EpochRecord:
         """Train one epoch, validate, remember the best."""
@@ -314,7 +336,9 @@ class Run:
             loss = (1.0 - weight) * loss + weight * distance
         if self.attention is not None:
             loss = loss + self.attention.loss()
-        return loss if self.penalty is None else loss + self.penalty(self.model)
+        if self.penalty is not None:
+            loss = loss + self.penalty(self.model)
+        return loss if self.companion is None else loss + self.companion.penalty(loss)
 
     def judged(self) -> nn.Module:
         """What counts of the weights that are trained: their average where there is one."""
@@ -332,7 +356,7 @@ class Run:
         targets = self.validation.targets.to(self.device, torch.int64)
         loss = float(F.cross_entropy(answers.double(), targets))
         if not np.isfinite(loss):
-            raise ModelError(
+            raise NotFiniteError(
                 f"after epoch {number} the network's outputs are no longer finite; "
                 f"lower the learning rate ({self.settings.lr:g}) or set clip"
             )
@@ -393,6 +417,8 @@ class Run:
         }
         if self.masks is not None:
             document["masks"] = self.masks.digest
+        if self.companion is not None:
+            document |= {"companion": dict(self.companion.state()), "changed_after": self.changed_after}
         tensors = {f"{prefix}/{name}": t for prefix, part in parts.items() for name, t in part.items()}
         return TrainState(tensors, document)
 
@@ -413,6 +439,12 @@ class Run:
             raise SettingsError(
                 "the run was begun with other masks, or with none, and cannot go on with these; pass the masks that it was begun with"
             )
+        companion = state.document.get("companion")
+        if (companion is None) != (self.companion is None):
+            raise SettingsError(
+                f"the run was begun {'without' if companion is None else 'with'} a companion and cannot go on"
+                f" {'with' if companion is None else 'without'} one; go on as it was begun"
+            )
         restore(self.model, state.part("model"))
         unpack_optimizer(self.optimizer, state.part("optimizer"), state.document["optimizer"])
         if self.average is not None:
@@ -423,8 +455,11 @@ class Run:
             scaler.load_state_dict(state.document["scaler"])
         for record in state.history:
             self.history.append(replace(record, correct=None))
+        if self.companion is not None:
+            self.companion.load(state.document["companion"])
+            self.changed_after = int(state.document["changed_after"])
         self.best_epoch = int(state.document["best_epoch"])
-        chosen = self.history[self.best_epoch - 1] if self.best_epoch else None
+        chosen = self.history[self.best_epoch - 1] if self.best_epoch > self.changed_after else None
         if chosen and chosen.validation_accuracy is not None and chosen.validation_loss is not None:
             self.best_key = (chosen.validation_accuracy, -chosen.validation_loss)
         self.best = {name: t.to(self.device).clone() for name, t in state.part("best").items()} or None
