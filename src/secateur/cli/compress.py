@@ -61,6 +61,10 @@ def compress(
             help="Batch norms keep their shift alone: smaller, the same answers, but no longer to be trained on.",
         ),
     ] = False,
+    half: Annotated[
+        bool,
+        typer.Option("--half", help="Biases and norms in half precision, which halves them in the file."),
+    ] = False,
     epochs: Annotated[
         int | None,
         typer.Option(help="Epochs in which levels are trained (3); 0 leaves them as they are.", min=0),

@@ -55,6 +55,7 @@ class CompressSettings(BaseModel):
         fold: Batch norms give their scale to the layer before them and keep their shift alone, a quarter of their numbers, which is much of a
             file that is otherwise a few bits a weight (needs data). The network computes the same in eval mode; it is no longer one
             to train on.
+        half: Biases and what norms hold are rounded to half precision at the end, which halves them in the file.
         distil: The levels also learn from the answers of the network as given.
         training: How levels, biases and norms are trained; None leaves them as clustered. ``ema`` and ``keep`` do not matter: the last epoch's
             are kept.
@@ -82,6 +83,7 @@ class CompressSettings(BaseModel):
     start: Start = "least"
     exclude: tuple[str, ...] = ()
     fold: bool = False
+    half: bool = False
     distil: bool = False
     training: TrainSettings | None = Field(default_factory=_tuning)
     seed: int = Field(default=0, ge=0)
@@ -251,6 +253,9 @@ def deep_compression(
     after = judged(made) if history else untrained
     if folded is not None:
         made = unfold(Folded(made, folded.pairs, folded.left), given)
+    if chosen.half:
+        _halve(made, clustered)
+        after = judged(made)
     result = CompressResult(
         model=made,
         clustered=clustered,
@@ -311,6 +316,16 @@ def to_cluster(
 def _place(model: nn.Module, clustered: Mapping[str, Clustered]) -> None:
     for name, one in clustered.items():
         model.get_parameter(name).copy_(one.weight())
+
+
+@torch.no_grad()
+def _halve(model: nn.Module, clustered: Mapping[str, Clustered]) -> None:
+    """Round what has no levels and is no layer's weight to half precision; numbers beyond its range stay as they are."""
+    weights = {*clustered, *weights_of(model).values()}
+    for name, tensor in named_tensors(model).items():
+        if name not in weights and tensor.dtype == torch.float32:
+            rounded = tensor.half().float()
+            tensor.copy_(torch.where(rounded.isfinite(), rounded, tensor))
 
 
 def _trained(

@@ -34,10 +34,15 @@ _HEAD: Final = len(MAGIC) + 4 + 8
 _CHECKSUM: Final = 32
 _KINDS: Final = 4096
 """Different numbers that a tensor may have to be told by their places in a table."""
+_HALF: Final = 2
+"""Bytes of a number in half precision."""
 _EXPANSION: Final = 1 << 14
 """How many times its size a file may unpack to: what claims more was made to fill memory."""
 
 Numbers: TypeAlias = NDArray[Any]
+
+
+_How: TypeAlias = Literal["raw", "zlib", "half", "levels", "sparse"]
 
 
 class _TensorDocument(Strict):
@@ -47,7 +52,7 @@ class _TensorDocument(Strict):
         name: Its name.
         dtype: Its number type.
         shape: Its shape.
-        how: ``raw`` bytes; the same by ``zlib``; ``levels``: a table of numbers and a stream of places in it; ``sparse``: a stream
+        how: ``raw`` bytes; the same by ``zlib``; ``half``: float32 numbers that half precision holds exactly; ``levels``: a table of numbers and a stream of places in it; ``sparse``: a stream
             that says which numbers are zero, and the others.
         kinds: Numbers in the table, or that are not zero.
         stream: How the stream is read.
@@ -57,7 +62,7 @@ class _TensorDocument(Strict):
     name: str
     dtype: str
     shape: list[Count]
-    how: Literal["raw", "zlib", "levels", "sparse"]
+    how: _How
     kinds: Count
     stream: StreamDocument | None
     sizes: Annotated[list[Count], Field(min_length=2, max_length=2)]
@@ -83,7 +88,10 @@ class _TensorDocument(Strict):
         return self
 
     def _plain_adds_up(self, size: int) -> bool:
-        whole = self.how == "zlib" or self.sizes[0] == self.count * size
+        if self.how == "half":
+            whole = self.dtype == "float32" and self.sizes[0] == self.count * _HALF
+        else:
+            whole = self.how == "zlib" or self.sizes[0] == self.count * size
         return whole and self.stream is None and not self.kinds and not self.sizes[1]
 
     def _coded_adds_up(self, size: int) -> bool:
@@ -245,12 +253,14 @@ def _encoded(name: str, tensor: Tensor, coder: Coder) -> tuple[_TensorDocument, 
     """A tensor in the way that takes the fewest bytes, of those that unpack to no more than readers accept."""
     raw = as_bytes(tensor).tobytes()
     zipped = zlib.compress(raw, 9)
-    ways: list[
-        tuple[Literal["raw", "zlib", "levels", "sparse"], int, StreamDocument | None, bytes, bytes]
-    ] = [
+    ways: list[tuple[_How, int, StreamDocument | None, bytes, bytes]] = [
         ("raw", 0, None, raw, b""),
         ("zlib", 0, None, zipped, b""),
     ]
+    if tensor.dtype == torch.float32:
+        half = tensor.half()
+        if np.array_equal(_bits(half.float()), _bits(tensor)):
+            ways.append(("half", 0, None, as_bytes(half).tobytes(), b""))
     if tensor.numel() > 1 and tensor.element_size() > 1:
         bits = _bits(tensor)
         kinds, places, counts = np.unique(bits, return_inverse=True, return_counts=True)
@@ -289,6 +299,8 @@ def _decoded(entry: _TensorDocument, data: bytes) -> Tensor:
         bits = np.frombuffer(bytearray(table), dtype=np.uint8)
     elif entry.how == "zlib":
         bits = np.frombuffer(bytearray(_unzipped(table, count * dtype.itemsize)), dtype=np.uint8)
+    elif entry.how == "half":
+        bits = np.frombuffer(table, dtype="<f2").astype("<f4").view(whole)
     elif entry.stream is None:
         raise FileFormatError("it is coded, and does not say how; use another copy")
     elif entry.how == "levels":
