@@ -89,7 +89,7 @@ class _TensorDocument(Strict):
 
     def _plain_adds_up(self, size: int) -> bool:
         if self.how == "half":
-            whole = self.dtype == "float32" and self.sizes[0] == self.count * _HALF
+            whole = DTYPES[self.dtype] == torch.float32 and self.sizes[0] == self.count * _HALF
         else:
             whole = self.how == "zlib" or self.sizes[0] == self.count * size
         return whole and self.stream is None and not self.kinds and not self.sizes[1]
