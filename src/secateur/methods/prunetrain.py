@@ -92,8 +92,9 @@ class Reconfiguration:
     @staticmethod
     def from_dict(document: Mapping[str, Any]) -> Reconfiguration:
         """What `as_dict` wrote."""
-        known = dict(document)
-        return Reconfiguration(**known | {"blocks": tuple(known["blocks"]), "cost": Cost(**known["cost"])})
+        known: dict[str, Any] = dict(document)
+        known["blocks"], known["cost"] = tuple(known["blocks"]), Cost(**known["cost"])
+        return Reconfiguration(**known)
 
 
 class PruneTrain:

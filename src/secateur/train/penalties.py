@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from secateur._model import unwrapped
 from secateur._options import expect
 from secateur.channels import Channels, Group, Member
 from secateur.train.forward import device_of
+
+_linalg: Any = torch.linalg  # partly untyped
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,9 +37,9 @@ class _Side:
         """The Euclidean norm of each unit's weights, ``[width]``."""
         if self.order is not None:
             weight = weight.index_select(self.axis, self.order.to(weight.device))
-        parts = weight.unflatten(self.axis, self.shape)
+        parts = weight.reshape(*weight.shape[: self.axis], *self.shape, *weight.shape[self.axis + 1 :])
         others = [axis for axis in range(parts.dim()) if axis != self.axis]
-        return torch.linalg.vector_norm(parts, dim=others)
+        return _linalg.vector_norm(parts, dim=others)
 
 
 class GroupLasso:
@@ -101,4 +104,4 @@ def _side(group: Group, member: Member, length: int) -> _Side:
     order = member.indices.ravel()
     whole = len(order) == length and bool((order == np.arange(length)).all())
     shape = (group.width, member.block)
-    return _Side(member.tensor, member.axis, shape, None if whole else torch.from_numpy(order.copy()))
+    return _Side(member.tensor, member.axis, shape, None if whole else torch.as_tensor(order.copy()))
