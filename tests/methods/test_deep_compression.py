@@ -158,7 +158,7 @@ def test_norms_that_keep_their_shift_alone_make_a_smaller_file_that_answers_the_
         deep_compression(net, CompressSettings(fold=True))
 
 
-def test_biases_in_half_precision_take_half_the_bytes(
+def test_biases_in_half_precision_take_half_the_bytes_or_less(
     digits: Splits, pruned: nn.Module, tmp_path: Path
 ) -> None:
     """The file holds exactly what half precision holds, the levels as they are, and what was judged is what is in it."""
@@ -171,5 +171,5 @@ def test_biases_in_half_precision_take_half_the_bytes(
         half = name not in found.clustered
         assert torch.equal(again.state_dict()[name], wanted.half().float() if half else wanted)
     biases = sum(one.numel() for name, one in plain.model.named_parameters() if name not in found.clustered)
-    assert plain.sizes["huffman"] - found.sizes["huffman"] == pytest.approx(2 * biases, rel=0.15)
+    assert plain.sizes["huffman"] - found.sizes["huffman"] >= 2 * biases
     assert evaluate(again, digits.validation).accuracy == found.after.accuracy
