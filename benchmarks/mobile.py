@@ -1,9 +1,10 @@
 """MobileNets on CIFAR-10, quantised, pruned, coded and all of it: the matrix of studies/mobile.toml, and whether its goals are met.
 
-usage: python benchmarks/mobile.py [--study mobile] [--networks NAME ...] [--out runs/mobile] [--collect]     # needs CIFAR-10 (SECATEUR_DATA)
+usage: python benchmarks/mobile.py [--study mobile] [--networks NAME ...] [--out runs/mobile] [--collect] [--time-again]     # needs CIFAR-10 (SECATEUR_DATA)
 
 Every figure is of the deployed file, on test examples, read once a cell. What is done in the folder stays done. `--collect` runs nothing and takes
-what the folder holds into benchmarks/results/mobile.json (or, of `--study mobile-collapse`, into mobile_collapse.json).
+what the folder holds into benchmarks/results/mobile.json (or, of `--study mobile-collapse`, into mobile_collapse.json). `--time-again` times all
+files of a network side by side and takes these times, for a machine that did other things while the matrix ran.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 import torch
 
 from _results import ROOT, Results
+from secateur.evaluate import Runnable, measure_processes
+from secateur.export import runtimes_of
 from secateur.report import write_matrix
 from secateur.store import read_description
 from secateur.studies import (
@@ -95,6 +98,30 @@ def row_of(result: Measurement, folder: Path) -> dict[str, Any]:
     }
 
 
+def timed_again(results: Sequence[Measurement], folder: Path) -> dict[str, dict[str, float]]:
+    """By cell the times of its file, all files of a network and seed in turns, the untreated one first."""
+    found: dict[str, dict[str, float]] = {}
+    groups: dict[str, list[Measurement]] = {}
+    for result in results:
+        if result.done:
+            groups.setdefault(result.cell.base_key, []).append(result)
+    for own in groups.values():
+        files = [next((folder / "cells" / one.cell.key).glob("model-*.tflite")) for one in own]
+        runnable = [Runnable(file, "secateur.export:open_file", {}, runtimes_of(file)) for file in files]
+        cell = own[0].cell
+        for one, time in zip(
+            own, measure_processes(runnable, warmup=cell.warmup, runs=4 * cell.runs), strict=True
+        ):
+            found[one.cell.key] = {
+                "milliseconds": round(time.wall[0.5], 4),
+                "cpu_milliseconds": round(time.cpu[0.5], 4),
+                "time_ratio": round(time.cpu_ratio, 4),
+                "memory": time.peak,
+                "own_memory": time.memory,
+            }
+    return found
+
+
 def goals(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Each goal, whether it is met, and by which figures."""
     said: list[str] = []
@@ -151,6 +178,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=[])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "mobile")
     parser.add_argument("--collect", action="store_true")
+    parser.add_argument("--time-again", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if not asked.collect:
@@ -164,9 +192,10 @@ def main() -> None:
     write_matrix_tables(matrix, found, asked.out)
     write_matrix(matrix, found, asked.out)
     results = Results(asked.study.replace("-", "_"), keys=("network", "seed", "treatment"))
+    times = timed_again(found, asked.out) if asked.time_again else {}
     for result in found:
         if result.done:
-            results.add(row_of(result, asked.out))
+            results.add(row_of(result, asked.out) | times.get(result.cell.key, {}))
     for row in results.rows:
         print(
             f"{row['network']:42s} {row['treatment']:26s} {row['accuracy']:6.2f} % {row['drop']:6.2f} {row['bytes']:>10,}"
