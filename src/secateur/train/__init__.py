@@ -18,6 +18,7 @@ from secateur.train.loop import Penalty, fit
 from secateur.train.rates import learning_rate, make_optimizer
 from secateur.train.settings import TrainSettings
 from secateur.train.state import EpochRecord, FitResult, TrainState, restore, snapshot
+from secateur.train.subsets import fit_subsets
 
 __all__ = [
     "Augmenter",
@@ -40,6 +41,7 @@ __all__ = [
     "fill_of",
     "fit",
     "fit_block",
+    "fit_subsets",
     "learning_rate",
     "logits",
     "make_augmenter",
