@@ -69,6 +69,24 @@ def test_units_go_for_real(secateur, base, tmp_path):
     assert after < before / 2
 
 
+def test_units_go_by_relevance_that_was_gathered_in_training(secateur, base, tmp_path):
+    """Share, threshold and criterion reach the run, which keeps them, and the units are gone for real."""
+    out = tmp_path / "r"
+
+    said = secateur(
+        "prune", base / "model.safetensors", *FEW, "--sparsity", 0.5, "--granularity", "units", "--criterion", "relevance",
+        "--subsets", 0.8, "--below", -0.5, "--begin", 1, "--steps", 1, "--out", out,
+    )  # fmt: skip
+
+    assert said.code == 0, said.err
+    options = read_description(out / "model.safetensors").history[-1]["options"]
+    assert (options["criterion"], options["subsets"], options["below"]) == ("relevance", 0.8, -0.5)
+    widths = [tensor.shape[0] for tensor in library.load(out / "model.safetensors").parameters()]
+    assert sum(widths) < sum(
+        tensor.shape[0] for tensor in library.load(base / "model.safetensors").parameters()
+    )
+
+
 def test_a_finished_run_can_be_resumed_without_harm(secateur, pruned):
     """Resuming what is finished trains nothing, leaves the same file, and compares sizes as the unbroken run does."""
     file = pruned / "model.safetensors"

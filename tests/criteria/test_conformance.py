@@ -16,8 +16,9 @@ from secateur.criteria import CRITERIA, Scores, score
 from secateur.errors import DataError, ModelError
 from secateur.observe import Need
 
-ZEROS_ARE_NOT_LOWEST = {"obd", "obd-readers", "random"}
-"""Criteria that do not claim that a dead unit goes first: curvature may be negative, chance is blind."""
+ZEROS_ARE_NOT_LOWEST = {"obd", "obd-readers", "relevance", "distance", "random"}
+"""Criteria that do not claim that a dead unit goes first: curvature may be negative, some units do harm, a dead one is as far from
+others as these are from zero, chance is blind."""
 
 BLIND = {"random"}
 """Criteria whose scores belong to positions, not to units."""

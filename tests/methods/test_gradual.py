@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import itertools
 from pathlib import Path
 
@@ -198,6 +199,102 @@ def test_a_resumed_run_equals_an_unbroken_one(
     assert same(again.model, expected.model)
 
 
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_run_that_gathers_relevance_goes_on_to_the_bit(
+    digits: Splits, net: nn.Module, tmp_path: Path, after: int
+) -> None:
+    """Stopped after any epoch, between two cuts, a run still knows what it had gathered, and ends in the same file."""
+    asked = settings(
+        sparsity=0.5, granularity="units", criterion="relevance", subsets=0.75, begin=1, every=2, steps=1
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = gradual(net, digits, asked, out=whole)
+
+    def stop(record: object) -> None:
+        if record.epoch == after + 1:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        gradual(net, digits, asked, out=broken, on_epoch=stop)
+    found = gradual(build("digits-net", seed=9), digits, out=broken, resume=True)
+
+    assert same(found.model, expected.model)
+    assert found.history == expected.history
+    assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert all(one.left == one.total - one.total // 2 for one in found.layers)
+
+
+def test_relevance_of_the_steps_decides_what_is_cut(
+    digits: Splits, net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each cut goes by the steps since the one before, and the epochs after the last cut are those of the whole network."""
+    module = importlib.import_module(
+        "secateur.methods.gradual"
+    )  # the package gives the function of that name
+    drawn: list[int] = []
+    trained: list[int] = []
+
+    def fit_subsets(*arguments: object, **options: object) -> object:
+        found = kept(*arguments, **options)
+        drawn.append(arguments[4].draws)
+        return found
+
+    def fit(*arguments: object, **options: object) -> object:
+        trained.append(arguments[3].epochs)
+        return plain(*arguments, **options)
+
+    kept, plain = module.fit_subsets, module.fit
+    monkeypatch.setattr(module, "fit_subsets", fit_subsets)
+    monkeypatch.setattr(module, "fit", fit)
+    asked = settings(granularity="units", criterion="relevance", subsets=0.8, sparsity=0.5, begin=1, steps=2)
+
+    found = gradual(net, digits, asked)
+
+    steps = len(digits.train) // 50
+    assert drawn == [2 * steps, steps]
+    assert trained == [1]
+    assert [one.epoch for one in found.cuts] == [2, 3]
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize(("criterion", "quantile"), [("l1", 0.3), ("distance", 0.3), ("l1", 0.9)])
+def test_only_units_below_the_threshold_go(
+    digits: Splits, net: nn.Module, scope: str, criterion: str, quantile: float
+) -> None:
+    """As many as score below it, of each layer or of all, and no more than the share; what stays by the threshold is noted."""
+    channels = secateur.watch(net, digits.train.inputs[:1])
+    values = secateur.score(net, channels, criterion).values
+    below = float(torch.cat(list(values.values())).quantile(quantile))
+    asked = settings(
+        granularity="units", criterion=criterion, below=below, sparsity=0.5, scope=scope,
+        schedule="one-shot", epochs=1,
+    )  # fmt: skip
+
+    found = gradual(net, digits, asked)
+
+    low = {name: min(int((each < below).sum()), len(each) - 1) for name, each in values.items()}
+    gone = {one.name: one.total - one.left for one in found.layers}
+    total = sum(len(each) for each in values.values())
+    if scope == "layer":
+        assert gone == {name: min(low[name], len(each) // 2) for name, each in values.items()}
+        met = all(gone[name] == len(each) // 2 for name, each in values.items())
+    else:
+        assert sum(gone.values()) == min(sum(low.values()), total // 2)
+        assert all(gone[name] <= low[name] for name in gone)
+        met = sum(gone.values()) == total // 2
+    assert met == (not any("scored below" in note for note in found.notes))
+
+
+def test_where_nothing_scores_below_nothing_goes(digits: Splits, net: nn.Module) -> None:
+    """The network keeps its shape, and the result says why."""
+    asked = settings(granularity="units", criterion="l1", below=-1.0, sparsity=0.5, steps=1, epochs=2)
+
+    found = gradual(net, digits, asked)
+
+    assert found.cost_after == found.cost_before
+    assert any("0 of " in note and "scored below -1" in note for note in found.notes)
+
+
 def test_a_run_stopped_at_a_cut_goes_on(digits: Splits, net: nn.Module, tmp_path: Path) -> None:
     """Stopped between a cut and the first epoch after it, a run ends as an unbroken one."""
     expected = gradual(net, digits, settings(), out=tmp_path / "whole")
@@ -251,6 +348,10 @@ def test_a_run_is_not_gone_on_with_otherwise(digits: Splits, net: nn.Module, tmp
         ({"minimum": 2}, "for units"),
         ({"initial": 0.95}, "must grow"),
         ({"stepz": 2}, "did you mean 'steps'"),
+        ({"below": 1.0}, "below is for units"),
+        ({"below": 1.0, "granularity": "units", "normalise": "l2"}, "leave out normalise"),
+        ({"subsets": 0.9, "granularity": "units"}, "criterion='relevance'"),
+        ({"subsets": 1.0, "granularity": "units", "criterion": "relevance"}, "less than 1"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict, said: str) -> None:

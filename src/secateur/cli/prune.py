@@ -66,6 +66,18 @@ def prune(
     ] = None,
     criterion: Annotated[str | None, typer.Option(help="What goes first.")] = None,
     normalise: Annotated[str | None, typer.Option(help="For --scope global: none, l1 or l2.")] = None,
+    below: Annotated[
+        float | None,
+        typer.Option(
+            help="For units: only those go whose score is below this; --sparsity is the most that may."
+        ),
+    ] = None,
+    subsets: Annotated[
+        float | None,
+        typer.Option(
+            help="For --criterion relevance: the share of each layer's units that takes part in a training step, such as 0.9."
+        ),
+    ] = None,
     round_to: o.RoundTo = None,
     minimum: o.Minimum = None,
     distil: Annotated[bool, typer.Option("--distil", help="Learn from the unpruned network, too.")] = False,

@@ -3,6 +3,7 @@
 from secateur.criteria.blocks import BlockCriterion, BlockScores, score_blocks
 from secateur.criteria.criterion import CRITERIA, Criterion, GroupFunction, Kernel, criterion_named, lift
 from secateur.criteria.normalise import Norm, normalised
+from secateur.criteria.relevance import certainty
 from secateur.criteria.score import Data, HasBatches, score
 from secateur.criteria.scores import Merge, Scores
 from secateur.criteria.single_weights import (
@@ -32,6 +33,7 @@ __all__ = [
     "View",
     "WeightCriterion",
     "WeightScores",
+    "certainty",
     "criterion_named",
     "lift",
     "normalised",

@@ -14,7 +14,8 @@ from secateur.criteria import weight as by_weight
 from secateur.criteria.activation import mean_activation, taylor_activation
 from secateur.criteria.curvature import obd
 from secateur.criteria.gradient import taylor_weights
-from secateur.criteria.redundancy import correlation, similarity
+from secateur.criteria.redundancy import correlation, distance, similarity
+from secateur.criteria.relevance import relevance
 from secateur.criteria.scores import Merge
 from secateur.criteria.view import View
 from secateur.errors import SettingsError
@@ -148,6 +149,19 @@ _ALL = (
         needs=frozenset({Need.COVARIANCE}),
         description="merges units of correlated activations, the closest pair first",
         source="Babaeizadeh et al. 2016, NoiseOut, arXiv:1611.06211",
+    ),
+    Criterion(
+        name="distance",
+        function=lambda view: distance(view.own_rows()),
+        description="Euclidean distance between a unit's own weights and the nearest of a unit that stays",
+        source="the comparison of relevance pruning with pruning by Euclidean distance, see there",
+    ),
+    Criterion(
+        name="relevance",
+        function=lambda view: relevance(view.relevance()),
+        needs=frozenset({Need.RELEVANCE}),
+        description="how far passes with a unit were better than those without it, in standard deviations of chance",
+        source="Räsänen and Pohjalainen 2013, random subset feature selection, Interspeech",
     ),
     Criterion(
         name="random",

@@ -112,6 +112,36 @@ def correlation(covariance: Covariance) -> tuple[Tensor, Merge]:
     return _ranked(removed, costs, len(variance)), Merge(into, scale, shift)
 
 
+def distance(own: Tensor) -> Tensor:
+    r"""How near a unit's weights are to those of another that stays.
+
+    :math:`s_j = \|w_j - w_i\|` with i the nearest unit that is still there when j goes. The closest pair of all comes first, and of a
+    pair the one of the smaller norm goes (of equal norms, the later one), until one unit is left, which has the highest score. So
+    the units whose score is below a threshold are those that go where *of every pair closer than the threshold one goes*.
+
+    Args:
+        own: Rows of one group, ``[channels, fan]``.
+
+    Returns:
+        Scores ``[channels]``, float64, in the unit of the weights, increasing in the order in which units go. Nothing is merged: for
+        that take `similarity`.
+
+    Example:
+        >>> distance(torch.tensor([[1.0, 0.0], [4.0, 0.0], [1.5, 0.0]])).round(decimals=4)
+        tensor([0.5000, 2.5000, 2.5000], dtype=torch.float64)
+
+    Source:
+        Pruning by Euclidean distance, as relevance pruning is compared with it (see `secateur.observe.Subsets`). Which one of a pair
+        goes is not said there.
+    """
+    squares = _squared_distances(own.double().numpy())
+    norms = np.linalg.norm(own.double().numpy(), axis=1)
+    goes_later = np.lexsort((-np.arange(len(norms)), norms)).argsort()
+    squares[goes_later[:, None] >= goes_later[None, :]] = np.inf
+    removed, _, costs = greedy_merges(squares, np.ones(len(norms)), None)
+    return _ranked(removed, np.sqrt(costs), len(norms))
+
+
 def greedy_merges(
     distance: Floats, weight: Floats, merged: Callable[[int, int], None] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:

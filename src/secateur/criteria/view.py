@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateur.channels.groups import Group, Member, Role
 from secateur.errors import ModelError
-from secateur.observe import Covariance, Moments, Need, Observations, Taylor, pool
+from secateur.observe import Covariance, Moments, Need, Observations, Relevance, Taylor, pool
 
 _NORM_EPS = 1e-5
 
@@ -106,6 +106,13 @@ class View:
         found = self.seen.taylor.get(self.group.name)
         if found is None:
             raise self.seen.missing(self.group.name, Need.TAYLOR_ACTIVATION)
+        return found
+
+    def relevance(self) -> Relevance:
+        """What passes with random subsets say, or a `ModelError` that says why they say nothing."""
+        found = self.seen.relevance.get(self.group.name)
+        if found is None:
+            raise self.seen.missing(self.group.name, Need.RELEVANCE)
         return found
 
     def covariance(self) -> Covariance:

@@ -23,9 +23,10 @@ from secateur.methods.gradual_settings import GradualSettings
 from secateur.methods.reduce import MODEL_FILE, in_format_of, print_of
 from secateur.methods.seeds import seed_for
 from secateur.methods.states import States
+from secateur.observe import Subsets
 from secateur.store import RunFolder, model_snapshot, restore_model, save, save_masks
 from secateur.surgery import Masks
-from secateur.train import EpochRecord, TrainState, fit
+from secateur.train import EpochRecord, TrainState, fit, fit_subsets
 
 PRUNE: Final = "prune"
 MASKS_FILE: Final = "masks.safetensors"
@@ -238,6 +239,7 @@ class _Run:
         if masks is not None:
             self.cutter.masks = masks
         self.optimizer: torch.optim.Optimizer | None = None
+        self.subsets: Subsets | None = None
 
     def _resumed(self, folder: RunFolder) -> Masks | None:
         """Take up what the folder holds; the masks of the phase in which it stands, if any."""
@@ -283,7 +285,9 @@ class _Run:
 
     def _cut(self, number: int, phase: _Phase, share: float) -> None:
         self.model.eval()
-        self.cutter.cut(self.model, share, self.optimizer, step=number)
+        seen = None if self.subsets is None else self.subsets.observations()
+        self.cutter.cut(self.model, share, self.optimizer, step=number, seen=seen)
+        self.subsets = None
         layers = self.cutter.layers(self.model)
         masks = self.cutter.masks
         left = sum(one.left for one in layers) if masks is None else masks.left
@@ -310,12 +314,22 @@ class _Run:
                 self.states.store(state, record=records[-1], phase=number)
 
         state, self.state = self.state, None
-        found = fit(
-            self.model, self.data.train, self.data.validation, self.settings.training_between(phase.begin, phase.end),
-            seed=seed_for(self.settings.seed, "gradual", number), teacher=teacher, masks=self.cutter.masks,
-            optimizer=self.optimizer, state=state, on_epoch=told, on_batch=self.tell.batch,
-            on_state=None if self.states is None else keep,
-        )  # fmt: skip
+        changes = self.settings.training_between(phase.begin, phase.end)
+        on_state = None if self.states is None else keep
+        seed = seed_for(self.settings.seed, "gradual", number)
+        train, validation, on_batch = self.data.train, self.data.validation, self.tell.batch
+        cut_follows = phase.end <= self.settings.course.end
+        self.subsets = self.cutter.subsets(self.model, step=number) if cut_follows else None
+        if self.subsets is None:
+            found = fit(
+                self.model, train, validation, changes, seed=seed, teacher=teacher, masks=self.cutter.masks,
+                optimizer=self.optimizer, state=state, on_epoch=told, on_batch=on_batch, on_state=on_state,
+            )  # fmt: skip
+        else:
+            found = fit_subsets(
+                self.model, train, validation, changes, self.subsets, seed=seed, teacher=teacher,
+                optimizer=self.optimizer, state=state, on_epoch=told, on_batch=on_batch, on_state=on_state,
+            )  # fmt: skip
         self.optimizer = found.optimizer
 
     def _result(self) -> GradualResult:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from secateur._options import fitting
-from secateur.channels import Group, watch
-from secateur.criteria import criterion_named, score, score_weights, weight_criterion_named
+from secateur.channels import Channels, Group, watch
+from secateur.criteria import Scores, criterion_named, score, score_weights, weight_criterion_named
 from secateur.data import Split, Splits
 from secateur.errors import NothingToCutError
 from secateur.methods.gradual_settings import GradualSettings
 from secateur.methods.seeds import seed_for
-from secateur.observe import weights_of
+from secateur.observe import Observations, Subsets, weights_of
 from secateur.plan import limits, plan
 from secateur.surgery import Masks, apply, mask, plan_weights
 
@@ -50,9 +50,22 @@ class Cutter(Protocol):
     masks: Masks | None
 
     def cut(
-        self, model: nn.Module, share: float, optimizer: torch.optim.Optimizer | None, *, step: int
+        self,
+        model: nn.Module,
+        share: float,
+        optimizer: torch.optim.Optimizer | None,
+        *,
+        step: int,
+        seen: Observations | None = None,
     ) -> None:
-        """Remove the lowest until so large a share of the network as given is gone; the optimiser's state follows."""
+        """Remove the lowest until so large a share of the network as given is gone; the optimiser's state follows.
+
+        They are the lowest by what was ``seen`` in training, or by what is looked at now.
+        """
+        ...
+
+    def subsets(self, model: nn.Module, *, step: int) -> Subsets | None:
+        """What gathers relevance while the network trains until its next cut; None where that is not asked for."""
         ...
 
     def layers(self, model: nn.Module) -> tuple[Thinned, ...]:
@@ -99,9 +112,16 @@ class _Weights:
         self.masks: Masks | None = Masks(kept)
 
     def cut(
-        self, model: nn.Module, share: float, optimizer: torch.optim.Optimizer | None, *, step: int
+        self,
+        model: nn.Module,
+        share: float,
+        optimizer: torch.optim.Optimizer | None,
+        *,
+        step: int,
+        seen: Observations | None = None,
     ) -> None:
         """Mask the lowest of what is left."""
+        del seen
         settings = self.settings
         scores = score_weights(
             model,
@@ -121,6 +141,10 @@ class _Weights:
         mask(model, self.masks, inplace=True)
         if optimizer is not None:
             _forget(model, self.masks, optimizer)
+
+    def subsets(self, model: nn.Module, *, step: int) -> Subsets | None:
+        """None: relevance is of units."""
+        del model, step
 
     def layers(self, model: nn.Module) -> tuple[Thinned, ...]:
         """By the network itself: what is exactly zero in it."""
@@ -161,7 +185,13 @@ class _Units:
             )
 
     def cut(
-        self, model: nn.Module, share: float, optimizer: torch.optim.Optimizer | None, *, step: int
+        self,
+        model: nn.Module,
+        share: float,
+        optimizer: torch.optim.Optimizer | None,
+        *,
+        step: int,
+        seen: Observations | None = None,
     ) -> None:
         """Cut the lowest of what is left, and the optimiser with it."""
         channels, settings = watch(model, self.example), self.settings
@@ -173,10 +203,14 @@ class _Units:
             model,
             channels,
             settings.by,
-            data=self.sample,
+            data=self.sample if seen is None else seen,
             groups=list(here),
             seed=seed_for(settings.seed, "score", step),
         )
+        if settings.below is not None:
+            shares = self._below(channels, scores, shares, settings.below)
+            if not any(shares.values()):
+                return
         if settings.scope == "layer":
             made = plan(channels, scores, remove=shares)
         else:
@@ -185,6 +219,19 @@ class _Units:
                 channels, scores, remove=shares[""], scope="global", normalise=norm, minimum=settings.minimum
             )
         apply(model, made, optimizer=optimizer, inplace=True)
+
+    def subsets(self, model: nn.Module, *, step: int) -> Subsets | None:
+        """Of the groups that may be cut."""
+        if self.settings.subsets is None:
+            return None
+        channels = watch(model, self.example)
+        return Subsets(
+            model,
+            channels,
+            share=self.settings.subsets,
+            seed=seed_for(self.settings.seed, "subsets", step) % 2**31,
+            groups=[group.name for group in channels.groups if group.name in self.widths],
+        )
 
     def layers(self, model: nn.Module) -> tuple[Thinned, ...]:
         """The width of each group, and what it was; one unit is no group any more."""
@@ -199,10 +246,28 @@ class _Units:
         wanted = _part(share, total) if self.settings.scope == "global" else by_layer
         if total - left >= wanted:
             return ()
+        gone = f"{total - left} of {total} units are gone ({1 - left / total:.1%}), and {wanted} "
+        below = self.settings.below
+        if below is not None:
+            return (
+                f"{gone}might go (sparsity {share:g}): no more scored below {below:g} when they were cut, or minimum and round_to keep"
+                " them; raise below to cut more.",
+            )
         return (
-            f"{total - left} of {total} units are gone ({1 - left / total:.1%}), and {wanted} were to go (sparsity {share:g}):"
-            " minimum and round_to keep the others; lower them to meet the share.",
+            f"{gone}were to go (sparsity {share:g}): minimum and round_to keep the others; lower them to meet the share.",
         )
+
+    def _below(
+        self, channels: Channels, scores: Scores, shares: dict[str, float], below: float
+    ) -> dict[str, float]:
+        """The same shares, or smaller ones where fewer units score below."""
+        low = {name: int((values < below).sum()) for name, values in scores.values.items()}
+        if self.settings.scope == "layer":
+            return {name: min(share, low[name] / len(scores.values[name])) for name, share in shares.items()}
+        bounds = limits(channels, minimum=self.settings.minimum, round_to=1)
+        widths = {name: len(values) for name, values in scores.values.items()}
+        free = sum(min(low[name], max(width - bounds[name].minimum, 0)) for name, width in widths.items())
+        return {"": min(shares[""], free / max(sum(widths.values()), 1))}
 
     def _shares(self, here: dict[str, int], share: float) -> dict[str, float]:
         """Of what is there now, the share of each group, or of all (under no name), by which the whole is met."""

@@ -44,6 +44,12 @@ class GradualSettings(BaseModel):
         minimum: Units that stay in each layer at least, where units go; see `secateur.plan`. Where it keeps the share from being met, the
             result says so in its notes.
         round_to: Widths that stay are rounded up to a multiple of it, for units by layer; likewise.
+        below: Where units go: only those go whose score is below this, and ``sparsity`` is the most that may. ``l1`` and
+            ``distance`` are in the unit of the weights, ``relevance`` in standard deviations of chance: -1.645 is where a unit is more
+            relevant than chance with a probability of 5 %.
+        subsets: For ``relevance``: in each training step before the last cut, this share of each layer's units takes part, drawn at
+            random, and the steps since the cut before are what relevance is taken from. None takes it from passes over
+            ``score_examples`` at each cut, as for a first cut before any training, and trains the whole network.
         score_examples: Training examples that a criterion which needs data looks at.
         distil: The network also learns from the answers of the unpruned one (``training.distil_weight``).
         training: How it is trained between the cuts. The schedule of the rate is ``constant`` or ``linear``, and runs over all epochs;
@@ -80,6 +86,8 @@ class GradualSettings(BaseModel):
     exclude: tuple[str, ...] = ()
     minimum: Minimum = 1
     round_to: RoundTo = 1
+    below: float | None = None
+    subsets: float | None = Field(default=None, gt=0, lt=1)
     score_examples: int = Field(default=1024, ge=1)
     distil: bool = False
     training: TrainSettings = Field(default_factory=_fine_tuning)
@@ -109,12 +117,24 @@ class GradualSettings(BaseModel):
         if self.granularity == "weights" and self.minimum != 1:
             raise ValueError("minimum is for units; leave it out, or take granularity='units'")
         check_limits(minimum=self.minimum, round_to=self.round_to)
+        self._check_scores()
         if self.course.end > self.length:
             raise ValueError(
                 f"the last cut is after {self.course.end} epochs, and epochs is {self.length}; give more epochs, or smaller"
                 " begin, every or steps"
             )
         return self
+
+    def _check_scores(self) -> None:
+        """What is said of scores that these do not have."""
+        if self.below is not None and self.granularity != "units":
+            raise ValueError("below is for units; leave it out, or take granularity='units'")
+        if self.below is not None and self.normalise != "none":
+            raise ValueError("below is in the unit of the scores as they are; leave out normalise")
+        if self.subsets is not None and (self.granularity, self.by) != ("units", "relevance"):
+            raise ValueError(
+                "subsets is how relevance is gathered; leave it out, or take granularity='units' and criterion='relevance'"
+            )
 
     @property
     def course(self) -> Schedule:

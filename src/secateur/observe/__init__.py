@@ -3,16 +3,20 @@
 from secateur.observe.collect import observe
 from secateur.observe.derivatives import Loss, cross_entropy
 from secateur.observe.layers import Patches, layer_inputs, layers_in, observe_layers, patches
-from secateur.observe.values import Covariance, Moments, Need, Observations, Taylor, pool
+from secateur.observe.subsets import Drawn, Subsets
+from secateur.observe.values import Covariance, Moments, Need, Observations, Relevance, Taylor, pool
 from secateur.observe.weights import WeightNeed, WeightObservations, observe_weights, weights_of
 
 __all__ = [
     "Covariance",
+    "Drawn",
     "Loss",
     "Moments",
     "Need",
     "Observations",
     "Patches",
+    "Relevance",
+    "Subsets",
     "Taylor",
     "WeightNeed",
     "WeightObservations",

@@ -16,6 +16,7 @@ from secateur.errors import DataError, ModelError, SettingsError
 from secateur.observe.batch import run_batch
 from secateur.observe.derivatives import Loss, cross_entropy, gradients, hessian_diagonal
 from secateur.observe.readers import Reader, readers_of
+from secateur.observe.subsets import SHARE, Drawn, Subsets
 from secateur.observe.sums import GramSum, MomentSum, TaylorSum
 from secateur.observe.uses import Uses
 from secateur.observe.values import AT_READERS, DERIVATIVES, Need, Observations
@@ -31,6 +32,8 @@ def observe(
     forward_fn: ForwardFn | None = None,
     groups: Collection[str] | None = None,
     probes: int = 8,
+    draws: int = 32,
+    share: float = SHARE,
     generator: torch.Generator | None = None,
     training: bool = False,
 ) -> Observations:
@@ -52,11 +55,14 @@ def observe(
         groups: Names of the groups to observe at their readers; all by default.
         probes: Probes a batch for the Hessian's diagonal, which is estimated for every parameter that writes or reads a
             group.
-        generator: Source of those probes; by default one with seed 0.
+        draws: For ``Need.RELEVANCE``: passes over each batch, each without a random part of every group's units (`Subsets`), and
+            compared with the mean of all over that batch. All in all there should be more of them than units.
+        share: The share of a group's units that takes part in such a pass.
+        generator: Source of the probes and draws; by default one with seed 0.
         training: Whether the model is in training mode in the pass. Running statistics are put back in any case.
 
     Raises:
-        SettingsError: ``needs`` is empty, or ``probes`` below 1.
+        SettingsError: ``needs`` is empty, ``probes`` below 1, ``draws`` below 2, or ``share`` not above 0 and up to 1.
         DataError: There is no batch, or its inputs are not finite or not what the network takes.
         ModelError: Weights, activations, the loss or gradients are not finite; the layer is named.
 
@@ -77,9 +83,15 @@ def observe(
         raise SettingsError(f"nothing to observe; name what is needed, e.g. needs={{{Need.ACTIVATION}}}")
     if probes < 1:
         raise SettingsError(f"probes is {probes}; it must be at least 1")
+    if draws < 2:
+        raise SettingsError(f"draws is {draws}; it must be at least 2, which can be compared")
     chosen = [group for group in channels.groups if groups is None or group.name in groups]
     check_finite(named_tensors(model))
-    collector = _Collector(model, chosen, wanted, probes, generator or torch.Generator().manual_seed(0))
+    source = generator or torch.Generator().manual_seed(0)
+    collector = _Collector(model, chosen, wanted, probes, source)
+    if Need.RELEVANCE in wanted:
+        seed = int(torch.randint(2**31, (1,), generator=source))
+        collector.subsets = Subsets(model, channels, share=share, seed=seed, groups=groups)
     with left_as_found(model), torch.set_grad_enabled(bool(wanted & DERIVATIVES)):
         model.train(training)
         collector.attach()
@@ -87,6 +99,9 @@ def observe(
             with collector.uses:
                 outputs = collector.forward(model, inputs, forward_fn)
             collector.learn(outputs, targets, loss or cross_entropy)
+            collector.compare(
+                model, inputs, targets, loss or cross_entropy, forward_fn=forward_fn, draws=draws
+            )
     return collector.result()
 
 
@@ -139,6 +154,8 @@ class _Collector:
             for kind, of in ((Need.GRADIENT, self._parameters), (Need.HESSIAN_DIAGONAL, self._curved))
         }
         self._gates: list[tuple[nn.Module, Tensor]] = []
+        self.subsets: Subsets | None = None
+        self._listening = True
 
     def _add_group(self, model: nn.Module, group: Group) -> None:
         try:
@@ -168,6 +185,8 @@ class _Collector:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Add up what a layer is about to read; give it a copy of its own if its gradient is wanted."""
+        if not self._listening:
+            return None
         x: Tensor = args[0] if args else kwargs["input"]
         if not bool(torch.isfinite(x).all()):
             raise ModelError(
@@ -196,9 +215,7 @@ class _Collector:
 
     def forward(self, model: nn.Module, inputs: Any, forward_fn: ForwardFn | None) -> Any:
         """Run one batch; the hooks add what the readers see."""
-        if isinstance(inputs, list) and forward_fn is None:  # as a data loader collates several arguments
-            inputs = tuple(cast("list[Any]", inputs))
-        placed = with_tensors(inputs, self._placed)
+        placed = self._ready(inputs, forward_fn)
         first = next(tensors_in(placed), None)
         if first is None:
             raise DataError(
@@ -213,9 +230,41 @@ class _Collector:
     def learn(self, outputs: Any, targets: Any, loss: Loss) -> None:
         """Add what the batch's loss shows."""
         if self._needs & DERIVATIVES:
-            target = targets.to(self._device) if isinstance(targets, Tensor) else targets
-            self._derive(loss(outputs, target))
+            self._derive(loss(outputs, self._at(targets)))
         self._examples += self._now
+
+    @torch.no_grad()
+    def compare(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        targets: Any,
+        loss: Loss,
+        *,
+        forward_fn: ForwardFn | None,
+        draws: int,
+    ) -> None:
+        """Run the batch again and again, each time without a random part of the units, where that is wanted."""
+        if self.subsets is None:
+            return
+        placed, target = self._ready(inputs, forward_fn), self._at(targets)
+        seen: list[tuple[Drawn, float]] = []
+        self._listening = False
+        for _ in range(draws):
+            with self.subsets.drawn() as drawn:
+                outputs = run_batch(model, placed, forward_fn)
+            seen.append((drawn, float(loss(outputs, target))))
+        self._listening = True
+        self.subsets.compare(seen)
+
+    def _at(self, targets: Any) -> Any:
+        return targets.to(self._device) if isinstance(targets, Tensor) else targets
+
+    def _ready(self, inputs: Any, forward_fn: ForwardFn | None) -> Any:
+        """A batch's inputs, checked, where the network is."""
+        if isinstance(inputs, list) and forward_fn is None:  # as a data loader collates several arguments
+            inputs = tuple(cast("list[Any]", inputs))
+        return with_tensors(inputs, self._placed)
 
     def _placed(self, value: Tensor) -> Tensor:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -290,6 +339,7 @@ class _Collector:
             covariances={(g, t): gram.result() for g, s in seen.items() for t, gram in s.grams.items()},
             taylor={g: s.taylor.result() for g, s in seen.items() if want(Need.TAYLOR_ACTIVATION)},
             gradients={n: total / self._examples for n, total in self._totals[Need.GRADIENT].items()},
+            relevance={g: r for g, r in (self.subsets.found() if self.subsets else {}).items() if g in seen},
             curvature={n: total / self._examples for n, total in self._totals[Need.HESSIAN_DIAGONAL].items()},
             skipped=skipped,
         )

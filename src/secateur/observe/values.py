@@ -20,12 +20,13 @@ class Need(enum.Enum):
     TAYLOR_ACTIVATION = "taylor-activation"
     GRADIENT = "gradient"
     HESSIAN_DIAGONAL = "hessian-diagonal"
+    RELEVANCE = "relevance"
 
 
 DERIVATIVES = frozenset({Need.TAYLOR_ACTIVATION, Need.GRADIENT, Need.HESSIAN_DIAGONAL})
 """What needs a loss and a backward pass."""
 
-AT_READERS = frozenset({Need.ACTIVATION, Need.COVARIANCE, Need.TAYLOR_ACTIVATION})
+AT_READERS = frozenset({Need.ACTIVATION, Need.COVARIANCE, Need.TAYLOR_ACTIVATION, Need.RELEVANCE})
 """What is observed at the inputs of the layers that read a group."""
 
 
@@ -111,6 +112,21 @@ class Taylor:
     gate: Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Relevance:
+    """How much lower the loss was than expected, over the passes in which a unit took part (`secateur.observe.Subsets`).
+
+    Attributes:
+        units: Float64 ``[width]``, in the unit of the loss.
+        dummies: The same of dummies, which belong to no unit, float64: what chance alone comes to.
+        draws: Passes.
+    """
+
+    units: Tensor
+    dummies: Tensor
+    draws: int
+
+
 @dataclass(frozen=True, eq=False)
 class Observations:
     """What one pass over the batches found.
@@ -123,6 +139,7 @@ class Observations:
         taylor: First-order effects by group.
         gradients: Gradient of the mean loss over all examples, by parameter.
         curvature: Estimated diagonal of the Hessian of the mean loss, by weight.
+        relevance: What passes with random subsets of the units say, by group.
         skipped: Groups that could not be observed at their readers, and why.
     """
 
@@ -135,6 +152,7 @@ class Observations:
     taylor: Mapping[str, Taylor] = field(default_factory=dict[str, Taylor])
     gradients: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     curvature: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    relevance: Mapping[str, Relevance] = field(default_factory=dict[str, Relevance])
     skipped: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def covariances_of(self, group: str) -> tuple[Covariance, ...]:

@@ -21,6 +21,7 @@ from secateur.train.rates import learning_rate, make_optimizer
 from secateur.train.settings import TrainSettings
 from secateur.train.small_maps import SmallMaps
 from secateur.train.state import EpochRecord, FitResult, TrainState, restore, snapshot
+from secateur.train.subsets import fit_subsets
 
 __all__ = [
     "Augmenter",
@@ -46,6 +47,7 @@ __all__ = [
     "fill_of",
     "fit",
     "fit_block",
+    "fit_subsets",
     "learning_rate",
     "logits",
     "make_augmenter",
