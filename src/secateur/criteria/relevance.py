@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
@@ -50,4 +52,5 @@ def certainty(scores: Tensor) -> Tensor:
         >>> certainty(torch.tensor([-1.6449, 0.0, 2.0], dtype=torch.float64))
         tensor([0.0500, 0.5000, 0.9772], dtype=torch.float64)
     """
-    return torch.special.ndtr(scores)
+    special: Any = torch.special
+    return cast("Tensor", special.ndtr(scores))

@@ -281,7 +281,8 @@ class Subsets:
             raise SettingsError(
                 "the relevance that was stored is of another network; give the network that it was gathered on"
             )
-        draws, expected, *calls = cast("list[float]", tensors["counts"].tolist())
+        counts: Any = tensors["counts"]
+        draws, expected, *calls = cast("list[float]", counts.tolist())
         self.draws, self.expected = int(draws), None if math.isnan(expected) else expected
         for (name, layer), each in zip(self._layers.items(), calls, strict=True):
             layer.units, layer.dummies = tensors[f"units/{name}"].clone(), tensors[f"dummies/{name}"].clone()
