@@ -69,8 +69,12 @@ def asked_for(study: str, networks: Sequence[str]) -> Matrix:
         return whole
     options = whole.model_dump()
     options["networks"] = list(networks)
-    own = options["train"].get("networks", {})
-    options["train"]["networks"] = {name: own[name] for name in networks if name in own}
+    tables = [options, *options["treatment"]]
+    for table in [
+        one.get(name, {}) for one in tables for name in ("train", "pruning", "reduction", "coding")
+    ]:
+        if "networks" in table:
+            table["networks"] = {name: own for name, own in table["networks"].items() if name in networks}
     options["printed"] = {name: rows for name, rows in options["printed"].items() if name in networks}
     return Matrix(**options)
 
