@@ -126,11 +126,14 @@ class MatrixCell:
 
     @property
     def cut_key(self) -> str:
-        """A name for the pruned or reduced network, which several cells may share."""
+        """A name for the pruned or reduced network, which several cells may share.
+
+        Options at their defaults do not count, so that those that are yet to come leave it as it is.
+        """
         said: dict[str, Any] = {"base": self.base}
         for name, settings in (("pruning", self.pruning), ("reduction", self.reduction)):
             if settings is not None:
-                said[name] = settings.model_dump(mode="json")
+                said[name] = settings.model_dump(mode="json", exclude_defaults=True)
         return f"{plain(self.network)}-seed{self.seed}-{digest(said)}"
 
     @property
@@ -139,9 +142,11 @@ class MatrixCell:
         made = {
             "cut": self.cut_key,
             "treatment": self.treatment.model_dump(
-                mode="json", exclude={"pruning", "reduction", "coding"}
+                mode="json", exclude={"pruning", "reduction", "coding"}, exclude_defaults=True
             ),  # these are in what follows from them
-            "coding": None if self.coding is None else self.coding.model_dump(mode="json"),
+            "coding": None
+            if self.coding is None
+            else self.coding.model_dump(mode="json", exclude_defaults=True),
             "aware": None if self.aware is None else self.aware.model_dump(mode="json"),
             "deployment": [self.deployment.target, self.deployment.observer, self.deployment.calibration],
             "bench": [self.runs, self.warmup],
