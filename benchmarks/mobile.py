@@ -110,6 +110,10 @@ def timed_again(results: Sequence[Measurement], folder: Path) -> dict[str, dict[
         if result.done:
             groups.setdefault(result.cell.base_key, []).append(result)
     for own in groups.values():
+        if not own[0].cell.untreated:
+            raise SystemExit(
+                f"the untreated network of {own[0].cell.base_key} is not done; ratios have nothing to be of"
+            )
         files = [next((folder / "cells" / one.cell.key).glob("model-*.tflite")) for one in own]
         runnable = [Runnable(file, "secateur.export:open_file", {}, runtimes_of(file)) for file in files]
         cell = own[0].cell

@@ -486,7 +486,7 @@ def treated(rows: Sequence[Row]) -> Table:
                 spread(smaller, fixed(1)),
                 spread([run["milliseconds"] for run in runs], fixed(3)),
                 spread([run["time_ratio"] for run in runs], fixed(2)),
-                spread([run["memory"] / 1e6 for run in runs], fixed(0)),
+                spread([run["own_memory"] / 1e6 for run in runs], fixed(1)),
                 f"{', '.join(fell)} {of_all(spread, worst, str)}".strip() or "none",
             ]
         )
@@ -505,10 +505,10 @@ def treated(rows: Sequence[Row]) -> Table:
     ]
     return [
         *heads,
-        "÷, as sent",
+        "untreated file ÷ what is sent",
         "one example, ms",
         "processor time, ratio",
-        "memory, MB",
+        "memory of the file, MB",
         "class that fell most, points",
     ], lines
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 import sys
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from secateur import data
-from secateur.errors import DataError, ModelError, RunError
+from secateur.errors import DataError, FileFormatError, ModelError, RunError
 from secateur.evaluate import Measured, evaluate
 from secateur.export import open_file
 from secateur.report import render_matrix, savings_of
@@ -164,6 +165,33 @@ def test_a_cell_that_fails_stops_no_other(tmp_path, monkeypatch):
     assert "sparse failed: no luck today" in render_matrix(matrix, results)
     monkeypatch.setattr(module, "gradual", real)
     assert all(one.done for one in measure(matrix, out=tmp_path / "run", resume=True))
+
+
+@pytest.mark.usefixtures("untimed")
+def test_nothing_is_compared_with_an_untreated_network_that_failed(tmp_path, monkeypatch):
+    """A file that its runtime cannot open is the cell's fault, not the disk's; the others say what they miss, and with resume all is done."""
+    module = sys.modules[measure.__module__]
+    real = module.open_file
+
+    def broken(path, **options):
+        raise FileFormatError(f"{path.name} cannot be opened")
+
+    matrix = Matrix(**{**MATRIX, "train": {"epochs": 1}, "treatment": MATRIX["treatment"][:2]})
+    monkeypatch.setattr(module, "open_file", broken)
+    results = measure(matrix, out=tmp_path / "run")
+    assert [one.done for one in results] == [False, False]
+    assert "cannot be opened" in results[0].reason
+    shutil.rmtree(tmp_path / "run" / "cells" / results[0].cell.key)
+    monkeypatch.setattr(module, "open_file", real)
+    monkeypatch.setattr(module._Runner, "_base", lambda self, cell: _stopped(cell))
+    results = measure(matrix, out=tmp_path / "run", resume=True)
+    assert [one.reason for one in results] == ["stopped"] * 2
+    assert savings_of(matrix, results) == ()
+    monkeypatch.undo()
+
+
+def _stopped(cell):
+    raise ModelError("stopped")
 
 
 def test_a_folder_of_another_matrix_is_refused(ran):

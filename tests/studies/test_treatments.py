@@ -40,6 +40,12 @@ def with_treatment(**options: Any) -> Matrix:
         ({"train": {"networks": {"digitsnet": {"epochs": 3}}}}, "did you mean 'digits-net'?"),
         ({"pruning": {"shedule": "cubic"}}, "did you mean 'schedule'?"),
         ({"pruning": {"networks": {"digits-nut": {"epochs": 3}}}}, "did you mean 'digits-net'?"),
+        ({"pruning": {"sparsity": 0.9}}, "pruning: sparsity does not stand here; give it as a treatment's sparsity"),
+        ({"coding": {"method": "entropy"}}, "coding: method does not stand here"),
+        ({"reduction": {"max_drop": 1.0}}, "reduction: max_drop does not stand here"),
+        ({"pruning": {"training": 5}}, "pruning: training is 5, and a table is wanted"),
+        ({"train": {"networks": ["digits-net"]}}, "train: networks is ['digits-net'], and a table is wanted"),
+        ({"train": {"networks": {"digits-net": 5}}}, "has 5 for 'digits-net', and a table is wanted"),
         ({"printed": {"digits-net": {"third": {"accuracy": 1.0}}}}, "no treatment here"),
         ({"printed": {"digits-net": {"half": {"acuracy": 1.0}}}}, "did you mean 'accuracy'?"),
     ],
@@ -127,6 +133,16 @@ def test_tables_of_options_are_merged():
     assert aware.aware is not None
     assert (aware.aware.epochs, aware.training.epochs, aware.deployment.mode) == (2, 5, "int8")
     assert aware.aware.lr == aware.training.lr / 50
+
+
+def test_training_in_int8_ends_as_far_below_its_rate_as_the_networks_own():
+    made = matrix(
+        train={"lr": 1e-3, "lr_end": 1e-4, "schedule": "linear", "nesterov": False},
+        treatment=[{"name": "trained"}, {"name": "aware", "mode": "qat"}],
+    )
+    aware = made.cells()[1].aware
+    assert aware is not None
+    assert aware.lr_end == pytest.approx(1e-4 / 50)
 
 
 def test_a_file_says_which_kind_of_study_it_is(tmp_path):

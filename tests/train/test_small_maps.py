@@ -71,6 +71,25 @@ def test_only_depthwise_convolutions_on_tiny_maps_are_meant(layer, size, suits):
     assert call.suits() is suits
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_what_comes_out_is_laid_out_as_what_went_in(last):
+    """So that code behind it may view it: a depthwise convolution followed by view() without a norm between."""
+    maps = torch.randn(3, 8, 2, 2)
+    maps = maps.to(memory_format=torch.channels_last) if last else maps
+    layer = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    with SmallMaps():
+        found = layer(maps)
+    assert found.stride() == layer(maps).stride()
+    if not last:
+        found.relu().view(3, -1)
+
+
+def test_mixed_precision_is_left_to_the_kernels():
+    layer = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    with torch.autocast("cpu", dtype=torch.bfloat16), SmallMaps():
+        assert layer(torch.randn(3, 8, 2, 2)).dtype == torch.bfloat16
+
+
 def test_a_training_with_it_ends_as_one_without():
     digits = data.load("digits", limit=128)
     ends = []

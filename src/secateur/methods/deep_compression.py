@@ -51,11 +51,11 @@ class CompressSettings(BaseModel):
         clusters: In place of bits: how many levels.
         rate: The error that a bit is worth, see `secateur.quantise.cluster`; None is 0 for ``deep-compression`` and 0.01 for ``entropy``.
         start: Where levels begin: ``least`` error, or ``linear`` as printed.
-        exclude: Layers whose whole names fit one of these regular expressions keep their weights as they are.
+        exclude: Layers whose whole names fit one of these regular expressions keep their weights as they are (``fold`` scales them, too).
         fold: Batch norms give their scale to the layer before them and keep their shift alone, a quarter of their numbers, which is much of a
             file that is otherwise a few bits a weight (needs data). The network computes the same in eval mode; it is no longer one
             to train on.
-        half: Biases and what norms hold are rounded to half precision at the end, which halves them in the file.
+        half: Biases, what norms hold, and all else that is no weight of a dense or convolutional layer are rounded to half precision at the end, which halves them in the file.
         distil: The levels also learn from the answers of the network as given.
         training: How levels, biases and norms are trained; None leaves them as clustered. ``ema`` and ``keep`` do not matter: the last epoch's
             are kept.

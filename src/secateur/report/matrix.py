@@ -26,7 +26,7 @@ _COLUMNS: Final = (
     ("Coded, MB", "coded", _MEGA, 3),
     ("One example, ms", "milliseconds", 1.0, 3),
     ("Time, ratio", "time_ratio", 1.0, 2),
-    ("Memory, MB", "memory", _MEGA, 0),
+    ("Memory, MB", "own_memory", _MEGA, 1),
     ("Same answer, %", "agreement", 1.0, 2),
 )
 
@@ -133,7 +133,7 @@ def _line(matrix: Matrix, name: str, found: Sequence[Measurement]) -> Line:
     cells: list[tuple[str, str]] = []
     for _, key, unit, digits in _COLUMNS:
         values = [one.row[key] / unit for one in done if one.row.get(key) is not None]
-        beside = printed_for(matrix, found[0]).get(key)
+        beside = printed_for(matrix, found[0]).get("memory" if key == "own_memory" else key)
         cells.append(
             (
                 _number(statistics.fmean(values), digits) if values else "–",
@@ -180,7 +180,8 @@ def _conditions(matrix: Matrix, results: Sequence[Measurement]) -> dict[str, str
         "seeds": ", ".join(map(str, matrix.seeds)),
         "ranges": f"{matrix.observer} of {matrix.calibration} training examples",
         "passes": f"{matrix.runs} of one example, after {matrix.warmup} that are not timed, one thread; the clock's median",
-        "versions": versions,
+        "memory": "of the file and its passes, without what the process takes with Python and its libraries",
+        "this page was written with": versions,
         **{name: str(value) for name, value in found.items()},
         "time of all cells": text.duration(sum(result.seconds for result in results)),
     }

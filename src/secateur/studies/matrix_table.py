@@ -18,7 +18,7 @@ FIGURES: Final = (
 )  # fmt: skip
 """What is measured of a cell: of the file on test examples percent right, and points lost against the untreated network with limits
 at 95 %; numbers and percent of zero weights; bytes of the file, packed and coded; the median pass on the clock and of the processor, and
-the processor's time as a ratio to the untreated network's file; peak memory of the process, and the file's part; percent of validation examples with
+the processor's time as a ratio to the untreated network's file; peak memory of the process with Python and PyTorch, and the file's part; percent of validation examples with
 the same answer as the network that was written, and decibels."""
 
 
@@ -71,11 +71,14 @@ def fell_most_of(result: Measurement) -> tuple[str, float] | None:
 
 def mean_saving(results: Sequence[Measurement], treatment: str, figure: str) -> tuple[float, int] | None:
     """By how many percent a figure (``bytes``, ``gzip``, ``coded``) is below the untreated file's bytes, mean over networks and seeds."""
-    firsts = {one.cell.base_key: one for one in reversed(results) if one.done}
+    firsts = {one.cell.base_key: one for one in results if one.done and one.cell.untreated}
     saved = [
         100 * (1 - one.row[figure] / firsts[one.cell.base_key].row["bytes"])
         for one in results
-        if one.done and one.cell.treatment.name == treatment and figure in one.row
+        if one.done
+        and one.cell.treatment.name == treatment
+        and figure in one.row
+        and one.cell.base_key in firsts
     ]
     return (fmean(saved), len(saved)) if saved else None
 

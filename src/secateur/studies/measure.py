@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
@@ -12,12 +13,13 @@ from typing import Final, cast
 
 from torch import Tensor, nn
 
+from secateur._libraries import installed
 from secateur._options import about
 from secateur.channels import watch
 from secateur.cost import CostModel
 from secateur.data import Splits
 from secateur.data import load as load_data
-from secateur.errors import RunError, StoreError
+from secateur.errors import RunError, SettingsError, StoreError
 from secateur.evaluate import (
     Evaluation,
     Measured,
@@ -34,7 +36,7 @@ from secateur.methods.gradual import MASKS_FILE
 from secateur.methods.prepared import layers_left_float, prepare_for_file
 from secateur.observe import weights_of
 from secateur.quantise import Observer, Simulated, train_aware
-from secateur.store import RunFolder, load_masks
+from secateur.store import RunFolder, load_masks, write_atomic
 from secateur.studies.bases import built, opened, trained
 from secateur.studies.run import BASES, CELL, CELLS, reason_of, study_folder
 from secateur.studies.treatments import Matrix, MatrixCell
@@ -44,6 +46,8 @@ from secateur.train import EpochRecord
 MATRIX: Final = "matrix"
 CUTS: Final = "cuts"
 CODED_FILE: Final = "model.secateur"
+NOTES_FILE: Final = "notes.json"
+_CONVERTERS: Final = {"litert": "litert_torch", "onnx": "onnxruntime", "executorch": "executorch"}
 _COMPARED: Final = 4
 
 
@@ -145,15 +149,29 @@ def check_matrix(matrix: Matrix, *, data_dir: str | Path | None = None) -> Split
         The data.
 
     Raises:
+        SettingsError: A library that the matrix needs is not installed.
         ModelError: A network is unknown, or cannot be built.
         DataError: The data set is unknown or not on this machine, or a network does not take it.
     """
+    _check_installed(matrix)
     with about(f"data set {matrix.data!r}"):
         data = load_data(matrix.data, data_dir=data_dir, validation=matrix.validation)
     for network in matrix.networks:
         with about(f"network {network!r}"):
             evaluate(built(network, data, seed=0).eval(), data.validation.take(1), classes=data.classes)
     return data
+
+
+def _check_installed(matrix: Matrix) -> None:
+    """Miss libraries now, not when networks were trained for hours."""
+    needed = {_CONVERTERS[matrix.target]: matrix.target} if matrix.target in _CONVERTERS else {}
+    if any(one.compress == "entropy" for one in matrix.treatment):
+        needed["constriction"] = "compress"
+    for name, extra in needed.items():
+        if not installed(name):
+            raise SettingsError(
+                f"this matrix needs {name}, which is not installed; pip install 'secateur[{extra}]'"
+            )
 
 
 def measurements_in(path: str | Path) -> tuple[Matrix, tuple[Measurement, ...]]:
@@ -211,9 +229,9 @@ class _Runner:
         with RunFolder.create(path, {"base": cell.base_key, "cut": cell.cut_key}, kind=CELL) as folder:
             try:
                 row, classes, notes = self._measured(cell, path)
-            except StoreError:
-                raise  # a full disk is not the cell's fault
             except Exception as error:
+                if isinstance(error, StoreError) and isinstance(error.__cause__, OSError):
+                    raise  # a full disk is not the cell's fault; a file that cannot be opened or run is
                 reason = reason_of(error)
             seconds = round(time.perf_counter() - began, 2)
             folder.append(
@@ -227,7 +245,7 @@ class _Runner:
         self, cell: MatrixCell, path: Path
     ) -> tuple[dict[str, float], dict[str, dict[str, float]], tuple[str, ...]]:
         base = self._base(cell)
-        network, masks = self._cut(cell, base)
+        network, masks, notes = self._cut(cell, base)
         made = self._written(cell, network, masks, path)
         self.watcher.step(cell, "measuring", 0)
         before = self._before(cell, base)
@@ -269,7 +287,7 @@ class _Runner:
             }
             for one in class_changes(before, after)
         }
-        return row, changes, made.notes
+        return row, changes, (*notes, *made.notes)
 
     def _base(self, cell: MatrixCell) -> nn.Module:
         model, _ = trained(
@@ -286,24 +304,31 @@ class _Runner:
             self._judged = cell.base_key, evaluate(base, self.data.test, classes=self.data.classes)
         return self._judged[1]
 
-    def _cut(self, cell: MatrixCell, base: nn.Module) -> tuple[nn.Module, Masks | None]:
+    def _cut(self, cell: MatrixCell, base: nn.Module) -> tuple[nn.Module, Masks | None, tuple[str, ...]]:
         """The network pruned or reduced, in a folder that other cells may share."""
         if cell.pruning is None and cell.reduction is None:
-            return base, None
+            return base, None, ()
         path = self.path / CUTS / cell.cut_key
         if not (path / MODEL_FILE).exists():
             begun = (path / "run.toml").exists()
             if cell.pruning is not None:
                 self.watcher.step(cell, "pruning", cell.pruning.length)
-                gradual(
+                found = gradual(
                     base, self.data, None if begun else cell.pruning,
                     out=path, resume=begun, on_epoch=self.watcher.epoch,
                 )  # fmt: skip
             else:
                 self.watcher.step(cell, "reducing", 0)
-                reduce(base, self.data, settings=None if begun else cell.reduction, out=path, resume=begun)
+                found = reduce(
+                    base, self.data, settings=None if begun else cell.reduction, out=path, resume=begun
+                )
+            said = json.dumps(list(found.notes)).encode()
+            write_atomic(path / NOTES_FILE, [said], size=len(said))
         masks = path / MASKS_FILE
-        return opened(path / MODEL_FILE, cell.network), load_masks(masks) if masks.exists() else None
+        kept = path / NOTES_FILE
+        notes: list[str] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+        model = opened(path / MODEL_FILE, cell.network)
+        return model, load_masks(masks) if masks.exists() else None, tuple(notes)
 
     def _written(self, cell: MatrixCell, network: nn.Module, masks: Masks | None, path: Path) -> _Made:
         """The file that is deployed, and the coded one, if there is to be one."""
@@ -349,7 +374,11 @@ class _Runner:
     def _times(self, cell: MatrixCell, file: Path) -> Measured:
         """How long a file takes, beside the untreated network's, in turns."""
         first = self.path / CELLS / self.firsts[cell.base_key] / f"model-float32{file.suffix}"
-        pair = [first, file] if first.exists() and first != file else [file]
+        if not first.exists():
+            raise RunError(
+                "the untreated network's file, beside which times are taken, is not there: its cell failed"
+            )
+        pair = [file] if first == file else [first, file]
         options = {"allow": ["torch"]} if cell.deployment.target == "torch" else {}
         found = measure_processes(
             [Runnable(one, "secateur.export:open_file", options, runtimes_of(one)) for one in pair],

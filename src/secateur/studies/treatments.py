@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
@@ -24,6 +24,21 @@ from secateur.train.recipes import recipe_for, recipe_named
 
 QAT: Final = "qat"
 """The mode in which a network is trained with its numbers rounded, and then written in int8."""
+
+_OWN: Final[Mapping[str, Mapping[str, str]]] = {
+    "pruning": {
+        "sparsity": "give it as a treatment's sparsity",
+        "granularity": "give it as a treatment's granularity",
+        "seed": "it is the cell's, of seeds",
+    },
+    "reduction": {
+        "max_drop": "give it as a treatment's max_drop",
+        "deploy": "it follows from a treatment's mode",
+        "seed": "it is the cell's, of seeds",
+    },
+    "coding": {"method": "give it as a treatment's compress", "seed": "it is the cell's, of seeds"},
+}
+"""Tables of options, and which options stand elsewhere."""
 
 METRICS: Final = ("accuracy", "top3", "bytes", "gzip", "milliseconds", "memory")
 """What may be printed elsewhere, and is shown beside: percent, bytes, and milliseconds for one example."""
@@ -69,6 +84,11 @@ class Treatment(BaseModel):
         return "int8" if self.mode == QAT else self.mode
 
     @property
+    def plain(self) -> bool:
+        """Whether it changes nothing."""
+        return not self.cuts and self.compress is None and self.mode == "float32" and not self.prepare
+
+    @property
     def cuts(self) -> bool:
         """Whether the network is pruned or reduced first."""
         return self.sparsity is not None or self.max_drop is not None
@@ -107,6 +127,11 @@ class MatrixCell:
     validation: int | float | None = None
     runs: int = 50
     warmup: int = 1
+
+    @property
+    def untreated(self) -> bool:
+        """Whether the network stays as it was trained, in float32: what others are compared with."""
+        return self.treatment.plain
 
     @property
     def base(self) -> dict[str, Any]:
@@ -303,18 +328,15 @@ class Matrix(BaseModel):
             again = next((value for value in values if list(values).count(value) > 1), None)
             if again is not None:
                 raise SettingsError(f"{key} names {again!r} more than once; name each once")
-        tables = {name: getattr(self, name) for name in ("train", "pruning", "reduction", "coding")}
+        tables = {name: getattr(self, name) for name in ("train", *_OWN)}
         for one in self.treatment:
-            own = {name: getattr(one, name) for name in ("pruning", "reduction", "coding")}
-            tables |= {f"{name} of treatment {one.name!r}": table for name, table in own.items()}
+            tables |= {f"{name} of treatment {one.name!r}": getattr(one, name) for name in _OWN}
         for name, table in tables.items():
-            for network in table.get("networks", {}):
-                if network not in self.networks:
-                    raise SettingsError(
-                        f"{name}: networks names {network!r}, which is no network here; {did_you_mean(network, self.networks)}"
-                    )
+            with about(name, SettingsError):
+                _check_table(table, self.networks, taken=_OWN.get(name.split()[0], {}))
         for network in self.networks:
-            self.training(network)
+            with about("train", SettingsError):
+                self.training(network)
         for treatment in self.treatment:
             with about(f"treatment {treatment.name!r}", SettingsError):
                 _check_treatment(treatment, self.target)
@@ -368,6 +390,24 @@ def holds_matrix(file: Path) -> bool:
     return "treatment" in found
 
 
+def _check_table(table: Mapping[str, Any], networks: Sequence[str], *, taken: Mapping[str, str]) -> None:
+    """Refuse options that stand elsewhere, tables that are none, and unknown networks."""
+    for name in ("networks", "training", "retrain"):
+        if name in table and not isinstance(table[name], dict):
+            raise SettingsError(f"{name} is {table[name]!r}, and a table is wanted: {name} = {{ ... }}")
+    for name, own in table.get("networks", {}).items():
+        if name not in networks:
+            raise SettingsError(
+                f"networks names {name!r}, which is no network here; {did_you_mean(name, networks)}"
+            )
+        if not isinstance(own, dict):
+            raise SettingsError(f"networks has {own!r} for {name!r}, and a table is wanted")
+        _check_table(cast("dict[str, Any]", own), networks, taken=taken)
+    for name, place in taken.items():
+        if name in table:
+            raise SettingsError(f"{name} does not stand here; {place}")
+
+
 def _merged(common: Mapping[str, Any], own: Mapping[str, Any], network: str) -> dict[str, Any]:
     """Options with changes, and with those for one network; tables among them are merged, too."""
     merged: dict[str, Any] = {}
@@ -392,6 +432,7 @@ def _aware(training: TrainSettings, changes: Mapping[str, Any]) -> TrainSettings
     calm: dict[str, Any] = {
         "epochs": _EPOCHS,
         "lr": training.lr / _SLOWER,
+        "lr_end": training.lr_end / _SLOWER,
         "warmup_epochs": 0.0,
         "early_stopping": None,
         "ema": None,
@@ -421,7 +462,7 @@ def _check_treatment(one: Treatment, target: str) -> None:
 
 
 def _check_first(first: Treatment) -> None:
-    if first.cuts or first.compress is not None or first.mode != "float32" or first.prepare:
+    if not first.plain:
         raise SettingsError(
             f"the first treatment is what all others are compared with, and {first.name!r} changes the network; begin with one that"
             " has a name alone"

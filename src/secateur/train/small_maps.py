@@ -71,30 +71,32 @@ class _Call:
             and self.groups == maps.shape[1] == weight.shape[0]
             and self.padding is not None
             and maps.device.type == "cpu"
+            and not torch.is_autocast_enabled("cpu")
+            and all(self.joined()[1])  # a position that sees only padding has nothing to add up
         )
+
+    def joined(self) -> tuple[tuple[int, int], tuple[tuple[tuple[int, int], ...], ...]]:
+        """As `_joined`."""
+        if self.padding is None:
+            raise AssertionError("suits() was not asked")
+        size, kernel = tuple(self.input.shape[2:]), tuple(self.weight.shape[2:])
+        return _joined(size, kernel, self.stride, self.padding, self.dilation)
 
     def by_position(self) -> Tensor:
         """The convolution, position by position."""
-        if self.padding is None:
-            raise AssertionError("suits() was not asked")
-        count, channels, *size = self.input.shape
-        kernel = tuple(self.weight.shape[2:])
-        outside, joined = _joined(tuple(size), kernel, self.stride, self.padding, self.dilation)
+        count, channels = self.input.shape[:2]
+        outside, joined = self.joined()
         maps = self.input.permute(2, 3, 0, 1).reshape(-1, count, channels).unbind()
         places = self.weight.reshape(channels, -1).t().unbind()
-        nothing = self.input.new_zeros(count, channels) if self.bias is None else self.bias.expand(count, -1)
         found: list[Tensor] = []
-        for pairs in joined:
-            total: Tensor | None = self.bias
-            for position, place in pairs:
-                total = (
-                    maps[position] * places[place]
-                    if total is None
-                    else torch.addcmul(total, maps[position], places[place])
-                )
-            found.append(total if total is not None and pairs else nothing)
-        made = torch.stack(found).view(*outside, count, channels)
-        return made.permute(2, 3, 0, 1)
+        for (first, at), *rest in joined:
+            total = maps[first] * places[at]
+            for position, place in rest:
+                total = torch.addcmul(total, maps[position], places[place])
+            found.append(total if self.bias is None else total + self.bias)
+        made = torch.stack(found).view(*outside, count, channels).permute(2, 3, 0, 1)
+        last = not self.input.is_contiguous() and self.input.is_contiguous(memory_format=torch.channels_last)
+        return made.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
