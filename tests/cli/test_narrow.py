@@ -72,7 +72,7 @@ def test_what_cannot_be_had_is_refused(options, reason, base, refused, monkeypat
 
     monkeypatch.chdir(base.parent)
     for module, name in (
-        (narrow, "train_aware"), (narrow, "prepare"), (quantise, "export_to"), (quantise, "open_data")
+        (narrow, "train_aware"), (narrow, "prepare_for_file"), (quantise, "export_to"), (quantise, "open_data")
     ):  # fmt: skip
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("something was done"))
 
@@ -129,8 +129,9 @@ def test_an_expression_keeps_layers_float(base, secateur, monkeypatch):
 @pytest.mark.parametrize("observer", ["minmax", "histogram"])
 def test_what_stays_float_is_judged_by_the_file_that_is_written(base, secateur, monkeypatch, observer):
     """Each file that preparing tries, and the last, has its ranges by the observer that was asked for."""
-    from secateur.cli import narrow, quantise
+    from secateur.cli import quantise
     from secateur.errors import ExportError
+    from secateur.methods import prepared
     from secateur.store import load
 
     tried = []
@@ -139,8 +140,8 @@ def test_what_stays_float_is_judged_by_the_file_that_is_written(base, secateur, 
         tried.append(options["observer"])
         raise ExportError("seen enough")
 
-    monkeypatch.setattr(narrow, "export", lambda *_, **options: tried.append(options.get("observer")))
-    monkeypatch.setattr(narrow, "open_file", lambda _: load(base / "model.safetensors"))
+    monkeypatch.setattr(prepared, "export", lambda *_, **options: tried.append(options.get("observer")))
+    monkeypatch.setattr(prepared, "open_file", lambda _: load(base / "model.safetensors"))
     monkeypatch.setattr(quantise, "export_to", written)
     said = secateur(
         "quantise", base, "--data", "digits", "--prepare", "--max-drop", 5, "--calibration", 10, "--observer", observer

@@ -123,7 +123,7 @@ def test_what_is_reduced_again_is_retrained_as_it_was_trained(secateur, base, sm
     retrain = second["options"]["retrain"]
     for name in ("augment", "batch_size", "shift", "shift_fill"):
         assert retrain[name] == trained["settings"][name]
-    assert "steps: " in secateur("load", out).out
+    assert ", steps " in secateur("load", out).out
 
 
 def test_an_option_that_was_switched_off_belongs_to_the_run(secateur, refused, base, tmp_path):
