@@ -4,13 +4,14 @@ usage: python benchmarks/mobile.py [--study mobile] [--networks NAME ...] [--out
 
 Every figure is of the deployed file, on test examples, read once a cell. What is done in the folder stays done. `--collect` runs nothing and takes
 what the folder holds into benchmarks/results/mobile.json (or, of `--study mobile-collapse`, into mobile_collapse.json). `--time-again` times all
-files of a network side by side and takes these times, for a machine that did other things while the matrix ran.
+files of a network side by side and takes these times, in page and tables, too, for a machine that did other things while the matrix ran.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,13 +198,15 @@ def main() -> None:
             watcher=Printing(),
         )
     matrix, found = measurements_in(asked.out)
+    if asked.time_again:
+        times = timed_again(found, asked.out)
+        found = tuple(replace(one, row={**one.row, **times.get(one.cell.key, {})}) for one in found)
     write_matrix_tables(matrix, found, asked.out)
     write_matrix(matrix, found, asked.out)
     results = Results(asked.study.replace("-", "_"), keys=("network", "seed", "treatment"))
-    times = timed_again(found, asked.out) if asked.time_again else {}
     for result in found:
         if result.done:
-            results.add(row_of(result, asked.out) | times.get(result.cell.key, {}))
+            results.add(row_of(result, asked.out))
     for row in results.rows:
         print(
             f"{row['network']:42s} {row['treatment']:26s} {row['accuracy']:6.2f} % {row['drop']:6.2f} {row['bytes']:>10,}"

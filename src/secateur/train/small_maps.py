@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 _POSITIONS: Final = 4
-"""Of a map at most. From 4x4 on the usual kernels are quicker (measured on x86 processors, with and without AVX-512)."""
+"""Of a map at most. On 4x4 the usual kernels are as quick (seen on a processor with AVX2; see benchmarks/small_maps.py for the gain)."""
 
 
 class SmallMaps(TorchFunctionMode):
@@ -20,7 +20,7 @@ class SmallMaps(TorchFunctionMode):
 
     :math:`y_{no} = \sum_i x_{ni} w_{k(i, o)}`, for each channel, over the positions i of the map, each output position o and
     the place k of the kernel that joins them: elementwise operations on ``[n, channels]``. Networks made for photographs of
-    224x224 end in such maps at 32x32, where oneDNN's kernels take most of a training step for the weights' gradient.
+    224x224 end in such maps at 32x32, where oneDNN's kernels spend a large part of a training step on the weights' gradient.
     Everything else is computed as ever, and the same numbers come out but for the order of additions.
 
     Example:
