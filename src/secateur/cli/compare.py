@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +12,11 @@ from secateur._options import about
 from secateur.cli import matrices, show
 from secateur.cli import options as o
 from secateur.cli.progress import StudyProgress, doing
-from secateur.errors import DataError, ModelError, RunError, SettingsError, StoreError
+from secateur.cli.runs import study_asked, study_farewell
+from secateur.cli.sources import again
+from secateur.errors import DataError, ModelError, RunError, SettingsError
 from secateur.report import notes_of, write_study
-from secateur.store import RunFolder
-from secateur.studies import KEPT, KIND, CellResult, Study, check, results_in, verdicts, write_tables
+from secateur.studies import KEPT, CellResult, Study, check, results_in, verdicts, write_tables
 from secateur.studies import compare as compare_in
 
 
@@ -63,7 +63,7 @@ def compare(
     if report:
         _reported(study)
         return
-    folder, asked = _asked(study, out, resume=resume)
+    folder, asked = study_asked(study, out, resume=resume, stored=results_in, read=Study.read)
     try:
         with (
             about(study, SettingsError, ModelError, DataError),
@@ -74,7 +74,7 @@ def compare(
                 asked, out=folder, resume=resume, data_dir=data_dir, watcher=progress, workers=carrying
             )
     except KeyboardInterrupt:
-        typer.echo(_farewell(folder), err=True)
+        typer.echo(study_farewell(folder, results_in), err=True)
         raise typer.Exit(130) from None
     results = _reported(folder)
     failed = [result for result in results if not result.done]
@@ -85,17 +85,8 @@ def compare(
     if failed:
         raise RunError(
             f"{len(failed)} cells failed, the first ({failed[0].cell.key}) with: {failed[0].reason}; the others are done;"
-            f" try them again with: {_again(folder)}"
+            f" try them again with: {again(folder, kind='compare')}"
         )
-
-
-def _asked(study: Path, out: Path | None, *, resume: bool) -> tuple[Path, Study]:
-    """The folder and the study, which on resuming the folder knows."""
-    if resume and out is None:
-        return study, results_in(study)[0]
-    if out is None:
-        raise SettingsError("--out is missing; name a new folder for the study")
-    return out, Study.read(study)
 
 
 def _planned(study: Study) -> None:
@@ -136,17 +127,3 @@ def _reported(folder: Path) -> tuple[CellResult, ...]:
     console.print(f"\n{done} of {len(study.cells())} cells done. Page: {files[-1]}", soft_wrap=True)
     console.print(f"Tables: {', '.join(str(file) for file in files[:-1])}", soft_wrap=True)
     return results
-
-
-def _again(folder: Path) -> str:
-    return shlex.join(["secateur", "compare", str(folder), "--resume"])
-
-
-def _farewell(folder: Path) -> str:
-    try:
-        with RunFolder.open(folder, kind=KIND, read_only=True):
-            _, results = results_in(folder)
-    except StoreError:
-        return f"interrupted: nothing was stored yet; remove {folder} if it is there, and start again"
-    done = sum(result.done for result in results)
-    return f"interrupted: {done} cells kept in {folder}; go on with: {_again(folder)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import typer
@@ -12,7 +11,9 @@ from rich.text import Text
 from secateur._options import about
 from secateur.cli import show
 from secateur.cli.progress import MatrixProgress, doing
-from secateur.errors import DataError, ModelError, RunError, SettingsError, StoreError
+from secateur.cli.runs import study_asked, study_farewell
+from secateur.cli.sources import again
+from secateur.errors import DataError, ModelError, RunError
 from secateur.report import savings_of, text, write_matrix
 from secateur.store import RunFolder
 from secateur.studies import (
@@ -56,27 +57,19 @@ def compare(
     if report:
         _reported(study)
         return
-    folder, asked = _asked(study, out, resume=resume)
+    folder, asked = study_asked(study, out, resume=resume, stored=measurements_in, read=Matrix.read)
     try:
         with about(study, ModelError, DataError), MatrixProgress() as progress:
             measure(asked, out=folder, resume=resume, data_dir=data_dir, watcher=progress)
     except KeyboardInterrupt:
-        typer.echo(_farewell(folder), err=True)
+        typer.echo(study_farewell(folder, measurements_in), err=True)
         raise typer.Exit(130) from None
     failed = [result for result in _reported(folder) if not result.done]
     if failed:
         raise RunError(
             f"{len(failed)} cell{' ' if len(failed) == 1 else 's '}failed, the first ({failed[0].cell.key}) with: {failed[0].reason}; try again"
-            f" with: {_again(folder)}"
+            f" with: {again(folder, kind='compare')}"
         )
-
-
-def _asked(study: Path, out: Path | None, *, resume: bool) -> tuple[Path, Matrix]:
-    if resume and out is None:
-        return study, measurements_in(study)[0]
-    if out is None:
-        raise SettingsError("--out is missing; name a new folder for the matrix")
-    return out, Matrix.read(study)
 
 
 def _planned(matrix: Matrix) -> None:
@@ -152,16 +145,3 @@ def _table(matrix: Matrix, network: str, results: list[Measurement]) -> Table:
 
 def _size(value: float | None) -> str:
     return "" if value is None else text.size(int(value))
-
-
-def _again(folder: Path) -> str:
-    return shlex.join(["secateur", "compare", str(folder), "--resume"])
-
-
-def _farewell(folder: Path) -> str:
-    try:
-        _, results = measurements_in(folder)
-    except StoreError:
-        return f"interrupted: nothing was stored yet; remove {folder} if it is there, and start again"
-    done = sum(result.done for result in results)
-    return f"interrupted: {done} cells kept in {folder}; go on with: {_again(folder)}"

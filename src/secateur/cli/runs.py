@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from torch import nn
@@ -21,6 +21,8 @@ from secateur.methods import KIND, PRUNE, steps_in
 from secateur.methods.training import KIND as TRAIN
 from secateur.networks import Origin, build
 from secateur.store import RunFolder
+
+T = TypeVar("T")
 
 _NOT_ASKED = frozenset({"allow", "out", "ray_address", "resume", "workers"})
 """Options that are not about what the run does."""
@@ -192,3 +194,33 @@ def required(asked: Mapping[str, Any], *, what: str) -> tuple[str, str, Path]:
     if asked["out"].is_file():
         raise RunError(f"{asked['out']} is a file; name a new folder with --out")
     return asked["network"], asked["data"], asked["out"]
+
+
+def study_asked(
+    study: Path,
+    out: Path | None,
+    *,
+    resume: bool,
+    stored: Callable[[Path], tuple[T, Any]],
+    read: Callable[[Path], T],
+) -> tuple[Path, T]:
+    """The folder of a study, and what is asked, which on resuming the folder knows.
+
+    Raises:
+        SettingsError: No folder is named.
+    """
+    if resume and out is None:
+        return study, stored(study)[0]
+    if out is None:
+        raise SettingsError("--out is missing; name a new folder for the study")
+    return out, read(study)
+
+
+def study_farewell(folder: Path, stored: Callable[[Path], tuple[Any, Sequence[Any]]]) -> str:
+    """What is kept of a study that was interrupted, and how it goes on."""
+    try:
+        _, results = stored(folder)
+    except StoreError:
+        return f"interrupted: nothing was stored yet; remove {folder} if it is there, and start again"
+    done = sum(result.done for result in results)
+    return f"interrupted: {done} cells kept in {folder}; go on with: {again(folder, kind='compare')}"

@@ -2,26 +2,28 @@
 
 from secateur.studies.cells import Cell
 from secateur.studies.check import check
-from secateur.studies.matrix_table import (
-    class_rows,
-    fell_most_of,
-    mean_saving,
-    measured_rows,
-    printed_for,
-    write_matrix_tables,
-)
-from secateur.studies.measure import (
+from secateur.studies.matrix import (
     MATRIX,
+    METRICS,
+    Matrix,
+    MatrixCell,
     MatrixWatcher,
     Measurement,
+    Treatment,
     check_matrix,
+    class_rows,
+    fell_most_of,
+    holds_matrix,
+    mean_saving,
     measure,
+    measured_rows,
     measurements_in,
+    printed_for,
+    write_matrix_tables,
 )
 from secateur.studies.run import KIND, CellResult, Watcher, compare, results_in
 from secateur.studies.study import FACTORS, Experiment, Study
 from secateur.studies.table import answers_of, cells_of, points_of, write_tables
-from secateur.studies.treatments import METRICS, Matrix, MatrixCell, Treatment, holds_matrix
 from secateur.studies.verdicts import (
     KEPT,
     SHARE,

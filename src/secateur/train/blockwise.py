@@ -15,7 +15,7 @@ from secateur.errors import DataError, ModelError, SettingsError
 from secateur.train.blocks import Kept, TrainingBlock, reached
 from secateur.train.conditions import check_options
 from secateur.train.forward import Examples, check_examples, check_split, device_of, dtype_of, logits, mode
-from secateur.train.loop import Run
+from secateur.train.loop import Run, computing
 from secateur.train.settings import TrainSettings
 from secateur.train.state import EpochRecord, FitResult, restore, snapshot
 
@@ -152,7 +152,12 @@ def fit_block(
         check_split(model, validation, "validation", device=where)
     pairs = _Pairs(model, unreduced, block, pairs_from)
     own = block.of(model)
-    with _trained_alone(model, own), mode(model, training=False), mode(unreduced, training=False):
+    with (
+        computing(own, settings),
+        _trained_alone(model, own),
+        mode(model, training=False),
+        mode(unreduced, training=False),
+    ):
         run = _BlockRun(
             own, train, validation, settings, seed=seed, optimizer=None, device=where, penalty=None
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -148,29 +148,24 @@ def fit(
     classes = check_split(model, train, "training", device=where)
     if validation is not None:
         check_split(model, validation, "validation", device=where)
+    with computing(model, settings):
+        run = Run(
+            model, train, validation, settings, seed=seed, optimizer=optimizer, device=where, penalty=penalty
+        )
+        run.on_batch, run.masks, run.companion = on_batch, masks, companion
+        run.set_teacher(teacher, teacher_answers, classes=classes)
+        return run.through(state, teacher=teacher, stop_when=stop_when, on_epoch=on_epoch, on_state=on_state)
+
+
+@contextmanager
+def computing(model: nn.Module, settings: TrainSettings) -> Generator[None]:
+    """Hold and compute the network's convolutions as the settings say."""
     with ExitStack() as modes:
         if settings.channels_last:
             modes.enter_context(channels_last(model))
         if settings.small_maps:
             modes.enter_context(SmallMaps())
-        run = Run(
-            model, train, validation, settings, seed=seed, optimizer=optimizer, device=where, penalty=penalty
-        )
-        run.on_batch, run.masks, run.companion = on_batch, masks, companion
-        if companion is not None:
-            companion.begin(run.optimizer, run.average)
-        run.set_teacher(teacher, teacher_answers, classes=classes)
-        if state is not None:
-            run.load(state)
-        if run.attention is not None:
-            modes.enter_context(run.attention.listening())
-        modes.enter_context(mode(model, training=True))
-        if teacher is not None:
-            modes.enter_context(mode(teacher, training=False))
-        if masks is not None:
-            modes.enter_context(holding(model, masks, run.optimizer))
-        last = state.history[-1] if state is not None and state.history else None
-        return run.to_the_end(last, stop_when=stop_when, on_epoch=on_epoch, on_state=on_state)
+        yield
 
 
 class Run:
@@ -241,6 +236,31 @@ class Run:
             settings=self.settings,
             autocast=cast("Any", self.fabric).autocast,
         )
+
+    def through(
+        self,
+        state: TrainState | None,
+        *,
+        teacher: nn.Module | None,
+        stop_when: Callable[[EpochRecord], bool] | None,
+        on_epoch: Callable[[EpochRecord], None] | None,
+        on_state: Callable[[TrainState], None] | None,
+    ) -> FitResult:
+        """From the start, or from a state, to the end; network and teacher get their modes back."""
+        if self.companion is not None:
+            self.companion.begin(self.optimizer, self.average)
+        if state is not None:
+            self.load(state)
+        with ExitStack() as modes:
+            if self.attention is not None:
+                modes.enter_context(self.attention.listening())
+            modes.enter_context(mode(self.model, training=True))
+            if teacher is not None:
+                modes.enter_context(mode(teacher, training=False))
+            if self.masks is not None:
+                modes.enter_context(holding(self.model, self.masks, self.optimizer))
+            last = state.history[-1] if state is not None and state.history else None
+            return self.to_the_end(last, stop_when=stop_when, on_epoch=on_epoch, on_state=on_state)
 
     def to_the_end(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 _POSITIONS: Final = 4
-"""Of a map at most. On 4x4 the usual kernels are as quick (seen on a processor with AVX2; see benchmarks/small_maps.py for the gain)."""
+"""Of a map at most: on 4x4 the usual kernels are quick already."""
 
 
 class SmallMaps(TorchFunctionMode):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +10,10 @@ from torch import Tensor, nn
 from secateur._options import expect
 from secateur.errors import SettingsError
 from secateur.observe import Subsets
-from secateur.train.conditions import channels_last, check_options
-from secateur.train.forward import Examples, check_examples, check_split, device_of, mode
-from secateur.train.loop import Run
+from secateur.train.conditions import check_options
+from secateur.train.forward import Examples, check_examples, check_split, device_of
+from secateur.train.loop import Run, computing
 from secateur.train.settings import TrainSettings
-from secateur.train.small_maps import SmallMaps
 from secateur.train.state import EpochRecord, FitResult, TrainState
 
 _PREFIX = "subsets"
@@ -86,25 +84,13 @@ def fit_subsets(
     classes = check_split(model, train, "training", device=where)
     if validation is not None:
         check_split(model, validation, "validation", device=where)
-    with ExitStack() as modes:
-        if settings.channels_last:
-            modes.enter_context(channels_last(model))
-        if settings.small_maps:
-            modes.enter_context(SmallMaps())
+    with computing(model, settings):
         run = _SubsetRun(
             model, train, validation, settings, seed=seed, optimizer=optimizer, device=where, penalty=None
         )
         run.on_batch, run.subsets = on_batch, subsets
         run.set_teacher(teacher, None, classes=classes)
-        if state is not None:
-            run.load(state)
-        if run.attention is not None:
-            modes.enter_context(run.attention.listening())
-        modes.enter_context(mode(model, training=True))
-        if teacher is not None:
-            modes.enter_context(mode(teacher, training=False))
-        last = state.history[-1] if state is not None and state.history else None
-        return run.to_the_end(last, stop_when=None, on_epoch=on_epoch, on_state=on_state)
+        return run.through(state, teacher=teacher, stop_when=None, on_epoch=on_epoch, on_state=on_state)
 
 
 class _SubsetRun(Run):

@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from secateur.studies.measure import Measurement
+from secateur.studies.matrix.matrix import METRICS, Matrix
+from secateur.studies.matrix.run import Measurement
 from secateur.studies.table import rounded, write_rows
-from secateur.studies.treatments import METRICS, Matrix
 
 ROWS, CLASSES = "cells", "classes"
 FIGURES: Final = (

@@ -38,8 +38,9 @@ from secateur.observe import weights_of
 from secateur.quantise import Observer, Simulated, train_aware
 from secateur.store import RunFolder, load_masks, write_atomic
 from secateur.studies.bases import built, opened, trained
+from secateur.studies.matrix.matrix import Matrix
+from secateur.studies.matrix.treatment import MatrixCell
 from secateur.studies.run import BASES, CELL, CELLS, reason_of, study_folder
-from secateur.studies.treatments import Matrix, MatrixCell
 from secateur.surgery import Masks
 from secateur.train import EpochRecord
 
