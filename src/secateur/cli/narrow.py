@@ -16,19 +16,13 @@ from secateur.cli.sources import Source
 from secateur.data import Splits
 from secateur.errors import SettingsError
 from secateur.export import check_offered
-from secateur.methods.prepared import layers_left_float, prepare_for_file
+from secateur.methods.prepared import QAT, layers_left_float, prepare_for_file, settling
 from secateur.quantise import Observer, Simulated, blame, simulate, train_aware
 from secateur.report import text
 from secateur.train import TrainSettings
 from secateur.train.recipes import recipe_for
 
-QAT = "qat"
-"""The mode in which a network is trained with its numbers rounded, and then written in int8."""
-
 _INT8 = ("int8", "int8-only")
-_SLOWER = 50
-"""By how much the rate is below the one that the network is trained with: it only settles on its grids."""
-_EPOCHS = 3
 _SHOWN = 5
 _NAMES = {
     "plain": "rounded",
@@ -112,7 +106,7 @@ def check(
             f"{what} hands ranges to the file, and only files for litert take any; give --target litert"
         )
     if mode == QAT:
-        _training(TrainSettings(), asked)  # a rate or a number of epochs that cannot be
+        settling(TrainSettings(), **_said(asked))  # a rate or a number of epochs that cannot be
 
 
 def narrowed(
@@ -157,7 +151,7 @@ def _trained(
     count: int,
     asked: Mapping[str, Any],
 ) -> Ready:
-    settings = _training(recipe_for(source.origin.spec, splits.name), asked)
+    settings = settling(recipe_for(source.origin.spec, splits.name), **_said(asked))
     with TrainProgress(settings.epochs) as progress:
         made = train_aware(
             source.model, splits, settings,
@@ -168,15 +162,9 @@ def _trained(
     return Ready(made.model, "int8", made.simulated, keep_float, (note,))
 
 
-def _training(recipe: TrainSettings, asked: Mapping[str, Any]) -> TrainSettings:
-    """How a network is trained with its numbers rounded, by how it is trained without."""
-    return recipe.but(
-        epochs=asked.get("epochs", _EPOCHS),
-        lr=asked.get("lr", recipe.lr / _SLOWER),
-        warmup_epochs=0.0,
-        early_stopping=None,
-        ema=None,
-    )
+def _said(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the training is asked for."""
+    return {name: asked[name] for name in ("epochs", "lr") if name in asked}
 
 
 def blamed(ready: Ready, examples: Tensor, splits: Splits, *, observer: str) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, Final, cast
 
 from torch import Tensor, nn
 
@@ -13,8 +13,41 @@ from secateur.data import Splits
 from secateur.evaluate import evaluate
 from secateur.export import export, open_file, suffix_of
 from secateur.quantise import Observer, Prepared, Simulated, prepare
+from secateur.train import TrainSettings
 
-_NO_BOUND = 100.0
+QAT: Final = "qat"
+"""The mode in which a network is trained with its numbers rounded, and then written in int8."""
+
+_SLOWER: Final = 50
+"""By how much the rate is below the one that the network is trained with: it only settles on its grids."""
+_EPOCHS: Final = 3
+_NO_BOUND: Final = 100.0
+
+
+def settling(training: TrainSettings, **changes: Any) -> TrainSettings:
+    """How a network is trained with its numbers rounded, by how it is trained without: few epochs at a small rate.
+
+    Args:
+        training: How it is trained without.
+        changes: What is to be otherwise.
+
+    Raises:
+        SettingsError: An option is unknown, out of its range, or contradicts another.
+
+    Example:
+        >>> found = settling(TrainSettings(epochs=30, lr=0.1, warmup_epochs=1), epochs=5)
+        >>> found.epochs, found.lr, found.warmup_epochs
+        (5, 0.002, 0.0)
+    """
+    calm: dict[str, Any] = {
+        "epochs": _EPOCHS,
+        "lr": training.lr / _SLOWER,
+        "lr_end": training.lr_end / _SLOWER,
+        "warmup_epochs": 0.0,
+        "early_stopping": None,
+        "ema": None,
+    }
+    return training.but(**{**calm, **changes})
 
 
 def prepare_for_file(

@@ -14,7 +14,8 @@ from secateur._options import about, did_you_mean, sentence, worst
 from secateur.errors import SettingsError
 from secateur.export import check_offered
 from secateur.methods import CompressSettings, Deployment, GradualSettings, ReduceSettings
-from secateur.studies.matrix.treatment import QAT, MatrixCell, Treatment
+from secateur.methods.prepared import QAT, settling
+from secateur.studies.matrix.treatment import MatrixCell, Treatment
 from secateur.studies.study import Several, read_seeds
 from secateur.train import TrainSettings
 from secateur.train.recipes import recipe_for, recipe_named
@@ -36,9 +37,6 @@ _OWN: Final[Mapping[str, Mapping[str, str]]] = {
 
 METRICS: Final = ("accuracy", "top3", "bytes", "gzip", "milliseconds", "memory")
 """What may be printed elsewhere, and is shown beside: percent, bytes, and milliseconds for one example."""
-
-_SLOWER: Final = 50
-_EPOCHS: Final = 3
 
 
 class Matrix(BaseModel):
@@ -146,7 +144,7 @@ class Matrix(BaseModel):
             pruning=self._pruning(network, treatment, seed),
             reduction=self._reduction(network, treatment, deployment, seed),
             coding=self._coding(network, treatment, seed),
-            aware=_aware(training, self.quantising) if treatment.mode == QAT else None,
+            aware=settling(training, **self.quantising) if treatment.mode == QAT else None,
             validation=self.validation, runs=self.runs, warmup=self.warmup,
         )  # fmt: skip
 
@@ -287,19 +285,6 @@ def _merged(common: Mapping[str, Any], own: Mapping[str, Any], network: str) -> 
             )
     merged.pop("networks", None)
     return merged
-
-
-def _aware(training: TrainSettings, changes: Mapping[str, Any]) -> TrainSettings:
-    """Training in int8: a few epochs in which the network only settles on its grids."""
-    calm: dict[str, Any] = {
-        "epochs": _EPOCHS,
-        "lr": training.lr / _SLOWER,
-        "lr_end": training.lr_end / _SLOWER,
-        "warmup_epochs": 0.0,
-        "early_stopping": None,
-        "ema": None,
-    }
-    return training.but(**{**calm, **changes})
 
 
 def _check_treatment(one: Treatment, target: str) -> None:

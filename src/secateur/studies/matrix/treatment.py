@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from secateur.methods import CompressSettings, Deployment, GradualSettings, ReduceSettings
 from secateur.methods.deep_compression import CompressMethod
 from secateur.methods.gradual_settings import PrunedThing
+from secateur.methods.prepared import QAT
 from secateur.studies.cells import digest, plain
 from secateur.train import TrainSettings
-
-QAT: Final = "qat"
-"""The mode in which a network is trained with its numbers rounded, and then written in int8."""
 
 
 class Treatment(BaseModel):
