@@ -24,8 +24,8 @@ def made(small, images, tmp_path_factory):
 def test_every_mode_agrees_as_far_as_its_numbers_go(made):
     """Float32 to a ten-thousandth; sixteen bits better than eight."""
     assert made["float32"].deviation <= 1e-4
-    assert made["float16"].sqnr > 60 > made["int8"].sqnr > 25
-    assert made["dynamic"].sqnr > 25
+    assert made["float16"].sqnr > 60 > made["int8"].sqnr > 35
+    assert made["dynamic"].sqnr > 35  # 22 where sums saturate, as they did on processors without VNNI
 
 
 def test_any_number_of_examples_goes_in(made, small, images):

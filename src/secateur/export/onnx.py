@@ -202,6 +202,10 @@ _FLOAT: Mapping[str, Callable[[Any], list[tuple[Any, bool]]]] = MappingProxyType
 )
 
 
+_EXACT = ("session.x64quantprecision", "1")
+"""Without it sums of int8 weights saturate on x86 processors that have AVX2 and no VNNI: 14 dB lost on a small network."""
+
+
 class OnnxRunner:
     """An ``.onnx`` that is run on whole batches where it allows them."""
 
@@ -210,6 +214,7 @@ class OnnxRunner:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        options.add_session_config_entry(*_EXACT)
         self._session: Any = onnxruntime.InferenceSession(
             content, options, providers=["CPUExecutionProvider"]
         )
