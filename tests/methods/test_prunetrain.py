@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from pathlib import Path
 
@@ -94,6 +95,9 @@ def test_the_penalty_is_the_asked_share_at_the_first_step_and_its_strength_stays
     lasso = GroupLasso(secateur.watch(net, torch.zeros(1, 4)))(net).detach()
     torch.testing.assert_close(float(penalty), session.strength * float(lasso), rtol=1e-5, atol=0)
     assert float(later) == float(penalty)
+    session.step()
+    together = 101 * float(loss.detach()) + 2 * float(penalty)
+    torch.testing.assert_close(session.ratios[0], 2 * float(penalty) / together, rtol=1e-4, atol=0)
 
 
 def test_a_ratio_of_zero_trains_bit_by_bit_as_without(digits: Splits) -> None:
@@ -109,6 +113,7 @@ def test_a_ratio_of_zero_trains_bit_by_bit_as_without(digits: Splits) -> None:
     assert same(alone, beside)
     assert found.history == expected.history
     assert not session.reconfigurations
+    assert session.ratios == (0.0,) * 4
 
 
 def test_without_dead_units_it_is_training_with_the_penalty_bit_by_bit(digits: Splits) -> None:
@@ -381,6 +386,7 @@ def test_a_loop_of_one_s_own_goes_on_to_the_bit(digits: Splits, tmp_path: Path) 
     assert same(again, net)
     assert same(copies.module, average.module)
     assert on.reconfigurations == session.reconfigurations
+    assert on.ratios == session.ratios
     assert on.macs(7) == session.macs(7)
 
 
@@ -408,6 +414,14 @@ def test_a_run_says_what_went_and_its_file_holds_it(whole, digits: Splits) -> No
     costs = [found.cost_before.macs, *(one.cost.macs for one in found.reconfigurations)]
     assert found.macs == sum(costs) * len(digits.train)
     assert found.macs_uncut == 4 * costs[0] * len(digits.train)
+    widths = secateur.watch(whole.model, digits.train.inputs[:1]).groups
+    assert found.reconfigurations[-1].widths == {group.name: group.width for group in widths}
+    assert [one.units for one in found.reconfigurations] == [
+        sum(was.values()) - sum(now.values())
+        for was, now in itertools.pairwise(
+            [found.widths_before, *(one.widths for one in found.reconfigurations)]
+        )
+    ]
     assert same(again, whole.model)
     described = secateur.store.read_description(whole.file)
     assert described.history[0]["prunetrain"]["training_macs"] == found.macs

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import torch
@@ -24,7 +25,7 @@ from secateur.train import GroupLasso, device_of, restore, snapshot
 from secateur.train.conditions import check_finite
 from secateur.train.loop import CHECK_EVERY
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 def _largest(view: View) -> Tensor:
@@ -61,6 +62,19 @@ def largest_weights(model: nn.Module, channels: Channels) -> Scores:
     return score(model, channels, _LARGEST, groups=weighed)
 
 
+def widths_of(channels: Channels) -> dict[str, int]:
+    """How many units each group has.
+
+    Args:
+        channels: What watching a network found.
+
+    Example:
+        >>> widths_of(watch(nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 3)), torch.zeros(1, 2)))
+        {'0': 4}
+    """
+    return {group.name: group.width for group in channels.groups}
+
+
 @dataclass(frozen=True, slots=True)
 class Reconfiguration:
     """What went at one time.
@@ -72,6 +86,8 @@ class Reconfiguration:
         cost: What the network costs from then on.
         nearest: The smallest, among the units that live, of the largest weight of each: a threshold above it would have taken more.
             None where none lives.
+        widths: How many units each group has from then on; those in blocks that are gone have none.
+        seconds: What the reconfiguration itself took; not part of equality.
     """
 
     epoch: int
@@ -79,6 +95,8 @@ class Reconfiguration:
     blocks: tuple[str, ...]
     cost: Cost
     nearest: float | None
+    widths: Mapping[str, int] = field(default_factory=dict[str, int])
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def changed(self) -> bool:
@@ -87,7 +105,7 @@ class Reconfiguration:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON values."""
-        return asdict(self) | {"blocks": list(self.blocks)}
+        return asdict(self) | {"blocks": list(self.blocks), "widths": dict(self.widths)}
 
     @staticmethod
     def from_dict(document: Mapping[str, Any]) -> Reconfiguration:
@@ -107,7 +125,10 @@ class PruneTrain:
         done: Epochs that are done.
         strength: λ, which the first step sets; None before.
         cost_before: What the network cost at first.
+        widths_before: How many units each group had at first.
         reconfigurations: What went, and when.
+        ratios: For each epoch that is done the penalty's share of loss and penalty together, over all of its steps; None where a loop
+            did not give the losses. It starts near the asked ratio and says how the two have moved since.
     """
 
     def __init__(
@@ -124,12 +145,14 @@ class PruneTrain:
         self.done = 0
         self.strength: float | None = None
         self.reconfigurations: tuple[Reconfiguration, ...] = ()
+        self.ratios: tuple[float | None, ...] = ()
         self._due = frozenset(settings.reconfigured_after(epochs))
         self._example, self._forward_fn, self._on_cut = example, forward_fn, on_cut
         self._optimizers: list[torch.optim.Optimizer] = []
         self._averages: list[nn.Module] = []
         self._first_number: int | None = None
         self._losses: list[Tensor] = []
+        self._sums: list[Tensor] = []
         self._steps = 0
         channels = self._watched()
         self._lasso = GroupLasso(channels)
@@ -138,6 +161,7 @@ class PruneTrain:
                 "no unit that is trained may go, so that none could die; see what stays and why with `print(secateur.watch(model, example))`"
             )
         self.cost_before = CostModel(channels).total()
+        self.widths_before = widths_of(channels)
         self._good = snapshot(unwrapped(model))
 
     def begin(
@@ -185,7 +209,10 @@ class PruneTrain:
         value = self._lasso(self.model)
         if self.strength is None:
             self.strength = self._strength(loss, float(value.detach()))
-        return value * self.strength
+        added = value * self.strength
+        if loss is not None:
+            self._sums.append(torch.stack([added.detach(), loss.detach() + added.detach()]))
+        return added
 
     def _strength(self, loss: Tensor | None, lasso: float) -> float:
         """λ by which the penalty is the asked share of the sum."""
@@ -261,6 +288,7 @@ class PruneTrain:
             raise SettingsError(
                 "an epoch is done and no penalty was asked for, so that no unit would die; write loss = loss + session.penalty(loss) in every step"
             )
+        self.ratios = (*self.ratios, self._ratio())
         self._steps = 0
         self.done += 1
         made: Plan | None = None
@@ -268,6 +296,14 @@ class PruneTrain:
             made = self._reconfigure()
         self._good = snapshot(unwrapped(self.model))
         return made
+
+    def _ratio(self) -> float | None:
+        """The penalty's share over the steps since the last epoch."""
+        sums, self._sums = self._sums, []
+        if not sums:
+            return None if self.pruning else 0.0
+        penalty, whole = torch.stack(sums).double().sum(0).tolist()
+        return penalty / whole if whole else None
 
     def _count(self, epoch: int | None) -> None:
         if self.done >= self.epochs:
@@ -293,6 +329,7 @@ class PruneTrain:
 
     def _reconfigure(self) -> Plan | None:
         """Cut what is dead, and go on from what is left."""
+        started = time.perf_counter()
         network, channels = unwrapped(self.model), self._watched()
         scores = largest_weights(network, channels)
         made = dead_units(
@@ -315,6 +352,8 @@ class PruneTrain:
             () if made is None else tuple(block.name for block in made.blocks),
             CostModel(channels).total(),
             min(living, default=None),
+            dict.fromkeys(self.widths_before, 0) | widths_of(channels),
+            time.perf_counter() - started,
         )
         self.reconfigurations = (*self.reconfigurations, record)
         if self._on_cut is not None:
@@ -349,6 +388,8 @@ class PruneTrain:
             "done": self.done,
             "strength": self.strength,
             "cost_before": asdict(self.cost_before),
+            "widths_before": self.widths_before,
+            "ratios": list(self.ratios),
             "reconfigurations": [one.as_dict() for one in self.reconfigurations],
         }
 
@@ -368,6 +409,8 @@ class PruneTrain:
             )
         self.done, self.strength = int(state["done"]), state["strength"]
         self.cost_before = Cost(**state["cost_before"])
+        self.widths_before = dict(state["widths_before"])
+        self.ratios = tuple(state["ratios"])
         self.reconfigurations = tuple(map(Reconfiguration.from_dict, state["reconfigurations"]))
         self._good = snapshot(unwrapped(self.model))
 

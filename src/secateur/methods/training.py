@@ -49,6 +49,8 @@ class PruneTrainResult:
         macs: Multiply-adds of the forward passes of all epochs over all training examples, counted from the widths of each epoch.
             Those of the backward passes, about twice as many, have shrunk alike.
         macs_uncut: What they would have been at the widths of the start.
+        widths_before: How many units each group had at first.
+        ratios: For each epoch the penalty's share of loss and penalty together.
     """
 
     settings: PruneTrainSettings
@@ -57,6 +59,8 @@ class PruneTrainResult:
     cost_before: Cost
     macs: int
     macs_uncut: int
+    widths_before: Mapping[str, int]
+    ratios: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,8 +289,9 @@ def _keeping_cuts(folder: RunFolder, model: nn.Module, tell: OnCut) -> Callable[
 def _pruned(session: PruneTrain, *, examples: int) -> PruneTrainResult:
     spent, uncut = session.macs(examples)
     return PruneTrainResult(
-        session.settings, session.strength, session.reconfigurations, session.cost_before, spent, uncut
-    )
+        session.settings, session.strength, session.reconfigurations, session.cost_before, spent, uncut,
+        session.widths_before, session.ratios,
+    )  # fmt: skip
 
 
 def _save(result: TrainResult, data: Splits, seed: int) -> None:
@@ -315,7 +320,13 @@ def _save(result: TrainResult, data: Splits, seed: int) -> None:
         event[_PRUNETRAIN] = {
             "settings": pruned.settings.model_dump(mode="json"),
             "strength": pruned.strength,
-            "reconfigurations": [one.as_dict() for one in pruned.reconfigurations],
+            # not how long they took, so that the same training gives the same file
+            "reconfigurations": [
+                {name: value for name, value in one.as_dict().items() if name != "seconds"}
+                for one in pruned.reconfigurations
+            ],
+            "widths_before": dict(pruned.widths_before),
+            "ratios": list(pruned.ratios),
             "training_macs": pruned.macs,
             "training_macs_uncut": pruned.macs_uncut,
         }
