@@ -222,6 +222,33 @@ def test_a_network_is_cut_while_it_trains(secateur, tmp_path):
         assert "units gone" in told
 
 
+def test_trainings_are_shown_and_compared(secateur, refused, base, tmp_path):
+    """Each has a page of its own; several go on one, beside the first."""
+    runs = {"dense": (), "cut": ("--while", "prunetrain", "--every", "1", "--threshold", "0.05")}
+    for name, options in runs.items():
+        said = secateur(
+            "train", "digits-net", "--data", "digits", "--epochs", 3, "--lr", "0.1", "--early-stopping", 0, *options, "--out", tmp_path / name
+        )  # fmt: skip
+        assert f"The report: {tmp_path / name / 'report.html'}" in said.out
+    (tmp_path / "dense" / "report.html").unlink()
+
+    alone = secateur("report", tmp_path / "dense")
+    both = secateur("report", tmp_path / "dense", tmp_path / "cut", "--out", tmp_path / "both.html")
+
+    assert alone.code == both.code == 0
+    assert (tmp_path / "dense" / "report.html").is_file()
+    assert "cut: " in both.out
+    assert "against dense, with" in both.out
+    assert "cut: " in (tmp_path / "both.html").read_text()
+    assert "add --out" in refused("report", tmp_path / "dense", tmp_path / "cut")
+    assert "more than one folder" in refused("report", tmp_path / "dense", "--out", tmp_path / "one.html")
+    twice = refused("report", tmp_path / "dense", tmp_path / "dense", "--out", tmp_path / "twice.html")
+    assert "name each once" in twice
+    assert not (tmp_path / "twice.html").exists()
+    (tmp_path / "cut" / "training.json").unlink()
+    assert "go on with" in refused("report", tmp_path / "cut")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

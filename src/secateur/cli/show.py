@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from secateur.cli.sources import allowance
 from secateur.data import Splits
@@ -16,8 +18,10 @@ from secateur.export import is_deployed
 from secateur.methods.judge import bound_with_room
 from secateur.methods.training import TrainResult
 from secateur.networks import origin_of
-from secateur.report import Change, ClassRow, Report, accuracy_of, evaluation, summary, text
+from secateur.report import Arm, Change, ClassRow, Report, accuracy_of, evaluation, summary, text
 from secateur.report.html import DOCUMENT, PAGE
+from secateur.report.training_page import COLUMNS, lines_of, verdicts
+from secateur.report.training_page import PAGE as TRAINING_PAGE
 
 _DATA = ("data", "data_dir", "data_seed", "validation")
 """The options that say which examples a network learns from, decides by and is tested on."""
@@ -53,6 +57,7 @@ def trained(result: TrainResult, data: Splits, named: Mapping[str, Any]) -> None
     )
     size = text.size(result.file.stat().st_size)
     out.print(f"\nThe network: {result.file} ({size})", soft_wrap=True)
+    out.print(f"The report: {result.file.parent / TRAINING_PAGE}", soft_wrap=True)
     same = [word for key in _DATA if key in named for word in (f"--{key.replace('_', '-')}", str(named[key]))]
     small = f"{result.file.parent}-small"
     origin = origin_of(result.model)
@@ -60,6 +65,20 @@ def trained(result: TrainResult, data: Splits, named: Mapping[str, Any]) -> None
     bound = f"{bound_with_room(len(data.validation)):g}"
     again = ["secateur", "reduce", str(result.file), *same, "--max-drop", bound, "--out", small]
     out.print(f"Make it smaller: {shlex.join(again)}", soft_wrap=True)
+
+
+def trainings(arms: Sequence[Arm]) -> None:
+    """Trainings beside the first of them."""
+    grid = Table(title="Trainings", title_justify="left", title_style="bold", box=None)
+    grid.add_column("")
+    for heading in ("seeds", *COLUMNS):
+        grid.add_column(heading, justify="right")
+    for line in lines_of(arms):
+        grid.add_row(Text(line.name), str(line.seeds), *line.cells)
+    out = console()
+    out.print(grid)
+    for sentence in verdicts(arms):
+        out.print(f"\n{sentence}", soft_wrap=True, markup=False)
 
 
 def _cut_meanwhile(result: TrainResult) -> dict[str, str]:

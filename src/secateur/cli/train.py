@@ -13,10 +13,12 @@ from secateur.cli import show
 from secateur.cli.progress import CutProgress
 from secateur.cli.runs import about, folder_of, kept, required, stored_run
 from secateur.cli.sources import data_options, open_data, open_network, trusted
+from secateur.data import Splits
 from secateur.errors import SettingsError
 from secateur.methods import PruneTrainSettings
-from secateur.methods.training import KIND, started_in
+from secateur.methods.training import KIND, TrainResult, started_in
 from secateur.methods.training import train as train_in
+from secateur.report import training_of, write_training
 from secateur.train import TrainSettings
 from secateur.train.recipes import recipe_for, recipe_named
 
@@ -106,6 +108,7 @@ def _started(asked: Mapping[str, Any]) -> None:
             source.model, splits, settings, out=out, seed=asked.get("seed", 0), prunetrain=pruned, about=noted,
             on_epoch=progress.epoch, on_batch=progress.batch, on_cut=progress.cut,
         )  # fmt: skip
+    _report(result, splits, folder=out, seed=asked.get("seed", 0))
     show.trained(result, splits, asked)
 
 
@@ -121,7 +124,13 @@ def _resumed(network: str | None, out: Path | None, asked: Mapping[str, Any]) ->
             model, splits, out=folder, resume=True,
             on_epoch=progress.epoch, on_batch=progress.batch, on_cut=progress.cut,
         )  # fmt: skip
+    _report(result, splits, folder=folder, seed=int(run.settings["seed"]))
     show.trained(result, splits, run.about)
+
+
+def _report(result: TrainResult, splits: Splits, *, folder: Path, seed: int) -> None:
+    made = training_of(result, data=splits, name=folder.resolve().name, seed=seed)
+    write_training(made, folder)
 
 
 def _meanwhile(asked: Mapping[str, Any]) -> PruneTrainSettings | None:

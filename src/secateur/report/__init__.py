@@ -29,11 +29,14 @@ from secateur.report.terminal import (
     summary,
     watched,
 )
+from secateur.report.training import Arm, Training, arms_of, read_training, training_of
+from secateur.report.training_page import compare_trainings, render_trainings, write_training
 from secateur.report.tree import tree
 from secateur.report.values import Accuracy, ClassChange, Confusion, Example, Identified
 
 __all__ = [
     "Accuracy",
+    "Arm",
     "Bound",
     "Change",
     "ClassChange",
@@ -52,9 +55,12 @@ __all__ = [
     "OutputFile",
     "Report",
     "Structure",
+    "Training",
     "accuracy_of",
+    "arms_of",
     "changes_of",
     "check_place",
+    "compare_trainings",
     "confusions_of",
     "differences_line",
     "evaluation",
@@ -62,15 +68,18 @@ __all__ = [
     "identified_of",
     "notes_of",
     "read",
+    "read_training",
     "render",
     "render_comparison",
     "render_matrix",
     "render_structure",
     "render_study",
+    "render_trainings",
     "report_of",
     "savings_of",
     "structure_of",
     "summary",
+    "training_of",
     "tree",
     "verdict_of",
     "watched",
@@ -80,4 +89,5 @@ __all__ = [
     "write_report",
     "write_structure",
     "write_study",
+    "write_training",
 ]

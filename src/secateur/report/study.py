@@ -10,45 +10,16 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from secateur.methods import Point
 from secateur.methods.protocol import Granularity
 from secateur.report import text
-from secateur.report.charts import Axis
 from secateur.report.conditions import here
+from secateur.report.curves import Chart, chart
 from secateur.report.page import environment, replace, resource
 from secateur.studies import FACTORS, KEPT, CellResult, Comparison, Experiment, Study, share_found, verdicts
 
 PAGE: Final = "report.html"
-_GRID: Final = 60
-"""Places along a curve at which the mean over seeds is drawn."""
-
-Numbers = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """One value of the compared factor in one chart: the mean over seeds as a line, least and greatest as a band.
-
-    Both are SVG paths on a field of 100 by 100.
-    """
-
-    number: int
-    label: str
-    line: str
-    band: str
-    seeds: int
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """Accuracy against one kind of what was removed."""
-
-    title: str
-    curves: tuple[Curve, ...]
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,45 +196,11 @@ def _chart(
     labels: Sequence[str],
 ) -> Chart:
     """Curves over one kind of what was removed, in percent."""
-    drawn = {label: [_drawn(of(r.points), r.points) for r in found] for label, found in groups.items()}
-    everything = [pair for found in drawn.values() for pair in found]
-    far = max((float(x[-1]) for x, _ in everything), default=1.0)
-    low = min((float(y.min()) for _, y in everything), default=0.0)
-    high = max((float(y.max()) for _, y in everything), default=100.0)
-    room = max(high - low, 1.0) * 0.06
-    x_axis = Axis(0.0, max(far, 1e-9))
-    y_axis = Axis(max(low - room, 0.0), min(high + room, 100.0 + room), flip=True)
-    curves = tuple(
-        _curve(labels.index(label), label, found, x_axis, y_axis) for label, found in drawn.items()
-    )
-    return Chart(
-        title,
-        curves,
-        tuple((x_axis.at(value), f"{value:g}") for value in x_axis.ticks(6)),
-        tuple((y_axis.at(value), f"{value:g}") for value in y_axis.ticks(7) if value <= 100),
-    )
-
-
-def _drawn(x: list[float], points: Sequence[Point]) -> tuple[Numbers, Numbers]:
-    return np.array(x), np.array([point.accuracy for point in points])
-
-
-def _curve(
-    number: int, label: str, found: Sequence[tuple[Numbers, Numbers]], x_axis: Axis, y_axis: Axis
-) -> Curve:
-    """The mean as far as every seed goes; the band there, too."""
-    end = min(float(x[-1]) for x, _ in found)
-    places = np.linspace(0.0, end, _GRID)
-    heights = np.array([np.interp(places, x, y) for x, y in found])
-    low, high = heights.min(axis=0), heights.max(axis=0)
-    line = _path(places, heights.mean(axis=0), x_axis, y_axis)
-    band = f"{_path(places, high, x_axis, y_axis)}L{_path(places[::-1], low[::-1], x_axis, y_axis)[1:]}Z"
-    return Curve(number, label, line, band if len(found) > 1 else "", len(found))
-
-
-def _path(x: Numbers, y: Numbers, x_axis: Axis, y_axis: Axis) -> str:
-    pairs = zip(x.tolist(), y.tolist(), strict=True)
-    return "M" + "L".join(f"{x_axis.at(a):.1f} {y_axis.at(b):.1f}" for a, b in pairs)
+    drawn = {
+        label: [(of(r.points), [point.accuracy for point in r.points]) for r in found]
+        for label, found in groups.items()
+    }
+    return chart(title, drawn, labels, most=100.0)
 
 
 def _kept(experiment: Experiment, results: Sequence[CellResult]) -> list[dict[str, Any]]:
