@@ -302,8 +302,8 @@ class PruneTrain:
         sums, self._sums = self._sums, []
         if not sums:
             return None if self.pruning else 0.0
-        penalty, whole = torch.stack(sums).double().sum(0).tolist()
-        return penalty / whole if whole else None
+        penalty, whole = torch.stack(sums).double().sum(0).cpu()
+        return float(penalty / whole) if whole else None
 
     def _count(self, epoch: int | None) -> None:
         if self.done >= self.epochs:
