@@ -26,7 +26,7 @@ class EpochRecord:
         validation_loss: Mean cross-entropy on the validation examples; None without any.
         validation_accuracy: Percent.
         lr: Learning rate of the epoch's last step.
-        seconds: Wall time with validation; not part of equality.
+        seconds: Wall time with validation, until the device has done all of it (its losses are read); not part of equality.
         correct: Which validation examples were right, bool ``[n]``: for paired comparisons in ``stop_when`` and
             ``on_epoch``. Not kept in the history and not part of equality.
     """
