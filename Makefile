@@ -53,7 +53,7 @@ docs: $(DEV)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: $(DEV)
-	$(BIN)/python -m pytest --quiet --doctest-modules src tests
+	$(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal --doctest-modules src tests
 
 results: $(RUN)
 	$(BIN)/python benchmarks/tables.py
