@@ -21,7 +21,7 @@ from secateur.data import Splits
 from secateur.errors import NotFiniteError, NothingToCutError, RunError, SettingsError
 from secateur.evaluate import evaluate
 from secateur.methods import PruneTrain, PruneTrainSettings, Reconfiguration, started_in, train
-from secateur.methods.prunetrain import dead_units, largest_weights
+from secateur.methods.dead_units import dead_units, largest_weights
 from secateur.networks import ResNet, build
 from secateur.testing import outputs_of, randomise, relative_error, unread
 from secateur.train import GroupLasso, TrainSettings, fit
