@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -15,11 +16,12 @@ from secateur._options import expect
 from secateur.channels import Channels, watch
 from secateur.channels.nested import ForwardFn
 from secateur.cost import Cost, CostModel
-from secateur.errors import ModelError, NotFiniteError, NothingToCutError, RunError, SettingsError
+from secateur.errors import ModelError, NotFiniteError, NothingToCutError, PlanError, RunError, SettingsError
 from secateur.methods.dead_units import dead_units, largest_weights
 from secateur.methods.prunetrain_settings import PruneTrainSettings
 from secateur.plan import Plan
 from secateur.surgery import apply
+from secateur.surgery.processes import alike, mean_over_processes
 from secateur.train import GroupLasso, device_of, restore, snapshot
 from secateur.train.conditions import check_finite
 from secateur.train.loop import CHECK_EVERY
@@ -154,19 +156,20 @@ class PruneTrain:
         return value * self.strength
 
     def _strength(self, loss: Tensor | None, lasso: float) -> float:
-        """λ by which the penalty is the asked share of the sum."""
+        """λ by which the penalty is the asked share of the sum: of the loss on the examples of all processes."""
         if loss is None:
             raise SettingsError(
                 "at the first step the penalty's strength follows from the loss; write loss = loss + session.penalty(loss)"
             )
         self._check()
         ratio = self.settings.penalty_ratio
+        both = torch.tensor([float(loss.detach()), lasso], dtype=torch.float64)
+        first, lasso = map(float, mean_over_processes(self.model, both))
         if not lasso:
             raise SettingsError(
                 "every weight that the group lasso is over is zero at the first step, so that no strength follows from the ratio;"
                 " initialise the network"
             )
-        first = float(loss.detach())
         if first <= 0:
             raise SettingsError(
                 f"the loss is {first:g} at the first step, and the penalty can be a share only of one above zero; add a constant to it, or use"
@@ -181,22 +184,26 @@ class PruneTrain:
             return
         lr = float(self._optimizers[0].param_groups[0]["lr"])
         first = self._steps - len(losses) + 1
+        together = mean_over_processes(self.model, torch.stack(losses))  # each process sees the others' too
         try:
-            check_finite(losses, epoch=self.done + 1, first_step=first, lr=lr)
+            check_finite(list(together), epoch=self.done + 1, first_step=first, lr=lr)
         except NotFiniteError as error:
             self.restore()
             raise NotFiniteError(f"{error}; the network has the weights of {self._when()} again") from error
 
     def _check_weights(self) -> None:
         """Give the last good weights back if those of now are not finite, which no loss need have told."""
+        wrong: ModelError | None = None
         try:
             check_tensors(named_tensors(unwrapped(self.model)))
         except ModelError as error:
+            wrong = error
+        if mean_over_processes(self.model, torch.tensor(float(wrong is not None))).item():
             self.restore()
             raise NotFiniteError(
                 f"after epoch {self.done + 1} the weights are no longer finite; lower the learning rate or clip gradients;"
                 f" the network has the weights of {self._when()} again"
-            ) from error
+            ) from wrong
 
     def restore(self) -> None:
         """Give the network the weights that it had after the last epoch that is done."""
@@ -217,8 +224,9 @@ class PruneTrain:
 
         Raises:
             SettingsError: The number is not the one that comes next, or there are more epochs than were said.
-            NotFiniteError: A loss of the epoch is not finite.
+            NotFiniteError: A loss of the epoch is not finite, or one of another process.
             ModelError: The optimiser keeps what cannot be cut. Nothing has changed then.
+            PlanError: The processes that train the network would cut different units. Nothing has changed then.
         """
         self._check()
         self._count(epoch)
@@ -264,6 +272,7 @@ class PruneTrain:
         made = dead_units(
             network, channels, scores, self._example, self.settings, forward_fn=self._forward_fn
         )
+        self._check_decision(made)
         living = [
             float(value)
             for values in scores.values.values()
@@ -287,6 +296,14 @@ class PruneTrain:
             self._on_cut(record)
         return made
 
+    def _check_decision(self, made: Plan | None) -> None:
+        """Refuse to cut, or to go on without a cut, where another process decides otherwise: the next step would wait for ever."""
+        if not alike(self.model, "" if made is None else made.to_json()):
+            raise PlanError(
+                f"after epoch {self.done} the processes would cut different units, since their weights differ; run every forward through"
+                " DistributedDataParallel, and let all have the same optimiser and the same schedule"
+            )
+
     def macs(self, examples: int) -> tuple[int, int]:
         """Multiply-adds of all forward passes of the epochs that are done, counted from the widths that each epoch had.
 
@@ -294,7 +311,7 @@ class PruneTrain:
         is not counted.
 
         Args:
-            examples: Examples in an epoch.
+            examples: Examples in an epoch, of all processes together.
 
         Returns:
             Those of this training, and those that it would have taken at the widths of the start.
@@ -362,7 +379,8 @@ def prunetrain(
     Call ``loss = loss + session.penalty(loss)`` in every step, and ``session.step(epoch)`` after every epoch.
 
     Args:
-        model: The network, which changes in place; use ``session.model`` where it is wrapped for several processes.
+        model: The network, which changes in place. Where several processes train it, the DistributedDataParallel around it, which is set up
+            anew in place after each cut; λ then follows from the mean of their losses, and all of them must decide alike.
         optimizer: One or several that train it. Schedules and scalers hold the optimiser, and go on by themselves.
         example: An input as the network takes it; several examples are better where it has blocks.
         epochs: Of the whole training.
@@ -377,7 +395,8 @@ def prunetrain(
         The session.
 
     Raises:
-        SettingsError: An option is unknown or out of its range, or the interval is longer than the training.
+        SettingsError: An option is unknown or out of its range, the interval is longer than the training, or the processes that train
+            the network were told different things.
         NothingToCutError: No unit of the network may go.
         RunError: The state is of another training.
 
@@ -418,4 +437,9 @@ def prunetrain(
     session.begin(optimizer, averages)
     if state is not None:
         session.load(state)
+    if not alike(model, json.dumps(session.state(), sort_keys=True)):
+        raise SettingsError(
+            "the processes were given different networks, epochs, options or states of PruneTrain, so that they would not cut alike;"
+            " give all of them the same"
+        )
     return session
