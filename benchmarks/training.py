@@ -24,8 +24,7 @@ from _results import Results
 from secateur import data, networks
 from secateur.data import Splits
 from secateur.methods import PruneTrainSettings, train
-from secateur.report import compare_trainings, read_training, training_of, write_training
-from secateur.report.training import FILE
+from secateur.report import TRAINING_FILE, compare_trainings, read_training, training_of, write_training
 from secateur.train import TrainSettings
 
 ARMS = ("dense", "prunetrain")
@@ -89,7 +88,7 @@ def page(runs: Path) -> None:
         read_training(folder)
         for arm in ARMS
         for folder in sorted(runs.glob(f"{arm}-*"))
-        if (folder / FILE).exists()
+        if (folder / TRAINING_FILE).exists()
     ]
     if found:
         print(f"the page: {compare_trainings(found, runs / 'comparison.html')}")

@@ -16,6 +16,7 @@ from secateur.errors import RunError, SettingsError
 from secateur.methods import KIND, steps_in
 from secateur.methods.training import KIND as TRAIN
 from secateur.report import (
+    TRAINING_FILE,
     Training,
     arms_of,
     compare_trainings,
@@ -26,7 +27,6 @@ from secateur.report import (
     write_training,
 )
 from secateur.report.html import DOCUMENT
-from secateur.report.training import FILE as TRAINING
 from secateur.store import RunFolder
 
 
@@ -96,7 +96,7 @@ def _compared(folders: list[Path], out: Path | None) -> Path:
 
 def _training_in(folder: Path) -> Training:
     """The values of a training that has ended."""
-    if not (folder / TRAINING).is_file():
+    if not (folder / TRAINING_FILE).is_file():
         with RunFolder.open(folder, kind=TRAIN, read_only=True) as run:
             done = sum("epoch" in entry for entry in run.entries())
         raise RunError(

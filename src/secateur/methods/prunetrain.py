@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,53 +14,20 @@ from torch import Tensor, nn
 from secateur._model import check_finite as check_tensors
 from secateur._model import named_tensors, unwrapped
 from secateur._options import expect
-from secateur.channels import Block, Channels, blocks, watch
+from secateur.channels import Channels, watch
 from secateur.channels.nested import ForwardFn
 from secateur.cost import Cost, CostModel
-from secateur.criteria import Criterion, Scores, View, score
-from secateur.errors import ModelError, NotFiniteError, NothingToCutError, RunError, SettingsError
+from secateur.errors import ModelError, NotFiniteError, NothingToCutError, PlanError, RunError, SettingsError
+from secateur.methods.dead_units import dead_units, largest_weights
 from secateur.methods.prunetrain_settings import PruneTrainSettings
-from secateur.plan import Plan, limits, plan
+from secateur.plan import Plan
 from secateur.surgery import apply
+from secateur.surgery.processes import alike, mean_over_processes
 from secateur.train import GroupLasso, device_of, restore, snapshot
 from secateur.train.conditions import check_finite
 from secateur.train.loop import CHECK_EVERY
 
 _FORMAT: Final = 2
-
-
-def _largest(view: View) -> Tensor:
-    """The largest of all weights that write or read a unit."""
-    parts = [part for part in (*view.own_parts(), *view.read_parts()) if part.shape[1]]
-    return torch.stack([part.abs().amax(1).double().cpu() for part in parts]).amax(0)
-
-
-_LARGEST: Final = Criterion(
-    name="largest weight",
-    function=_largest,
-    description="the largest magnitude of all weights that write or read the unit",
-    source="Lym et al. 2019, arXiv:1901.09290",
-)
-
-
-def largest_weights(model: nn.Module, channels: Channels) -> Scores:
-    """The largest magnitude of all weights that write or read each unit; units without such weights have no score.
-
-    Args:
-        model: The network itself.
-        channels: What watching it found.
-
-    Example:
-        >>> net = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(1, 2, bias=False), nn.Linear(2, 1, bias=False))
-        >>> for layer, rows in zip(net, ([[1.0, 1.0]], [[2.0], [-3.0]], [[-5.0, 1.0]])):
-        ...     layer.weight.data = torch.tensor(rows)
-        >>> largest_weights(net, watch(net, torch.zeros(1, 2))).values["1"]
-        tensor([5., 3.], dtype=torch.float64)
-    """
-    weighed = [group.name for group in channels.groups if group.by_role("write", "read")]
-    if not weighed:
-        return Scores(_LARGEST.name, {})
-    return score(model, channels, _LARGEST, groups=weighed)
 
 
 def widths_of(channels: Channels) -> dict[str, int]:
@@ -103,9 +71,14 @@ class Reconfiguration:
         """Whether anything went."""
         return bool(self.units or self.blocks)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return asdict(self) | {"blocks": list(self.blocks), "widths": dict(self.widths)}
+    def as_dict(self, *, times: bool = True) -> dict[str, Any]:
+        """The same as JSON values.
+
+        Args:
+            times: Whether with what it took, which is never the same again.
+        """
+        found = asdict(self) | {"blocks": list(self.blocks), "widths": dict(self.widths)}
+        return found if times else {name: value for name, value in found.items() if name != "seconds"}
 
     @staticmethod
     def from_dict(document: Mapping[str, Any]) -> Reconfiguration:
@@ -215,19 +188,20 @@ class PruneTrain:
         return added
 
     def _strength(self, loss: Tensor | None, lasso: float) -> float:
-        """λ by which the penalty is the asked share of the sum."""
+        """λ by which the penalty is the asked share of the sum: of the loss on the examples of all processes."""
         if loss is None:
             raise SettingsError(
                 "at the first step the penalty's strength follows from the loss; write loss = loss + session.penalty(loss)"
             )
         self._check()
         ratio = self.settings.penalty_ratio
+        both = torch.tensor([float(loss.detach()), lasso], dtype=torch.float64)
+        first, lasso = map(float, mean_over_processes(self.model, both))
         if not lasso:
             raise SettingsError(
                 "every weight that the group lasso is over is zero at the first step, so that no strength follows from the ratio;"
                 " initialise the network"
             )
-        first = float(loss.detach())
         if first <= 0:
             raise SettingsError(
                 f"the loss is {first:g} at the first step, and the penalty can be a share only of one above zero; add a constant to it, or use"
@@ -242,22 +216,26 @@ class PruneTrain:
             return
         lr = float(self._optimizers[0].param_groups[0]["lr"])
         first = self._steps - len(losses) + 1
+        together = mean_over_processes(self.model, torch.stack(losses))  # each process sees the others' too
         try:
-            check_finite(losses, epoch=self.done + 1, first_step=first, lr=lr)
+            check_finite(list(together), epoch=self.done + 1, first_step=first, lr=lr)
         except NotFiniteError as error:
             self.restore()
             raise NotFiniteError(f"{error}; the network has the weights of {self._when()} again") from error
 
     def _check_weights(self) -> None:
         """Give the last good weights back if those of now are not finite, which no loss need have told."""
+        wrong: ModelError | None = None
         try:
             check_tensors(named_tensors(unwrapped(self.model)))
         except ModelError as error:
+            wrong = error
+        if mean_over_processes(self.model, torch.tensor(float(wrong is not None))).item():
             self.restore()
             raise NotFiniteError(
                 f"after epoch {self.done + 1} the weights are no longer finite; lower the learning rate or clip gradients;"
                 f" the network has the weights of {self._when()} again"
-            ) from error
+            ) from wrong
 
     def restore(self) -> None:
         """Give the network the weights that it had after the last epoch that is done."""
@@ -278,8 +256,9 @@ class PruneTrain:
 
         Raises:
             SettingsError: The number is not the one that comes next, or there are more epochs than were said.
-            NotFiniteError: A loss of the epoch is not finite.
+            NotFiniteError: A loss of the epoch is not finite, or one of another process.
             ModelError: The optimiser keeps what cannot be cut. Nothing has changed then.
+            PlanError: The processes that train the network would cut different units. Nothing has changed then.
         """
         self._check()
         self._count(epoch)
@@ -298,12 +277,13 @@ class PruneTrain:
         return made
 
     def _ratio(self) -> float | None:
-        """The penalty's share over the steps since the last epoch."""
+        """The penalty's share over the steps since the last epoch, of all processes."""
         sums, self._sums = self._sums, []
-        if not sums:
-            return None if self.pruning else 0.0
-        penalty, whole = torch.stack(sums).double().sum(0).cpu()
-        return float(penalty / whole) if whole else None
+        mine = torch.stack(sums).double().sum(0) if sums else torch.zeros(2, dtype=torch.float64)
+        penalty, whole = map(float, mean_over_processes(self.model, mine))
+        if whole:
+            return penalty / whole
+        return None if self.pruning else 0.0
 
     def _count(self, epoch: int | None) -> None:
         if self.done >= self.epochs:
@@ -335,6 +315,7 @@ class PruneTrain:
         made = dead_units(
             network, channels, scores, self._example, self.settings, forward_fn=self._forward_fn
         )
+        self._check_decision(made)
         living = [
             float(value)
             for values in scores.values.values()
@@ -360,6 +341,14 @@ class PruneTrain:
             self._on_cut(record)
         return made
 
+    def _check_decision(self, made: Plan | None) -> None:
+        """Refuse to cut, or to go on without a cut, where another process decides otherwise: the next step would wait for ever."""
+        if not alike(self.model, "" if made is None else made.to_json()):
+            raise PlanError(
+                f"after epoch {self.done} the processes would cut different units, since their weights differ; run every forward through"
+                " DistributedDataParallel, and let all have the same optimiser and the same schedule"
+            )
+
     def macs(self, examples: int) -> tuple[int, int]:
         """Multiply-adds of all forward passes of the epochs that are done, counted from the widths that each epoch had.
 
@@ -367,7 +356,7 @@ class PruneTrain:
         is not counted.
 
         Args:
-            examples: Examples in an epoch.
+            examples: Examples in an epoch, of all processes together.
 
         Returns:
             Those of this training, and those that it would have taken at the widths of the start.
@@ -439,7 +428,8 @@ def prunetrain(
     Call ``loss = loss + session.penalty(loss)`` in every step, and ``session.step(epoch)`` after every epoch.
 
     Args:
-        model: The network, which changes in place; use ``session.model`` where it is wrapped for several processes.
+        model: The network, which changes in place. Where several processes train it, the DistributedDataParallel around it, which is set up
+            anew in place after each cut; λ then follows from the mean of their losses, and all of them must decide alike.
         optimizer: One or several that train it. Schedules and scalers hold the optimiser, and go on by themselves.
         example: An input as the network takes it; several examples are better where it has blocks.
         epochs: Of the whole training.
@@ -454,7 +444,8 @@ def prunetrain(
         The session.
 
     Raises:
-        SettingsError: An option is unknown or out of its range, or the interval is longer than the training.
+        SettingsError: An option is unknown or out of its range, the interval is longer than the training, or the processes that train
+            the network were told different things.
         NothingToCutError: No unit of the network may go.
         RunError: The state is of another training.
 
@@ -495,57 +486,12 @@ def prunetrain(
     session.begin(optimizer, averages)
     if state is not None:
         session.load(state)
+    began = session.state() | {
+        "reconfigurations": [one.as_dict(times=False) for one in session.reconfigurations]
+    }
+    if not alike(model, json.dumps(began, sort_keys=True)):
+        raise SettingsError(
+            "the processes were given different networks, epochs, options or states of PruneTrain, so that they would not cut alike;"
+            " give all of them the same"
+        )
     return session
-
-
-def dead_units(
-    model: nn.Module,
-    channels: Channels,
-    scores: Scores,
-    example: Any,
-    settings: PruneTrainSettings,
-    *,
-    forward_fn: ForwardFn | None = None,
-) -> Plan | None:
-    """The plan by which every unit goes of which all weights are below the threshold, and every block of which nothing is left.
-
-    One unit of a group stays, and two where a block's branch runs through it, as long as the block does: a single unit could never go any more.
-
-    Args:
-        model: The network itself.
-        channels: What watching it found.
-        scores: The largest weight of each unit (`largest_weights`).
-        example: An input.
-        settings: Threshold, limits, and whether blocks may go.
-        forward_fn: How the network is run.
-
-    Returns:
-        The plan, or None where nothing goes.
-    """
-    dead = {name: int((values < settings.threshold).sum()) for name, values in scores.values.items()}
-    if not any(dead.values()):
-        return None
-    found: tuple[Block, ...] = ()
-    if settings.blocks and any(len(scores.values[name]) - count < 2 for name, count in dead.items()):
-        found = blocks(model, channels, example, forward_fn=forward_fn)
-    try:
-        return _plan(channels, scores, dead, found, settings)
-    except NothingToCutError:  # limits keep all that is dead
-        return None
-
-
-def _plan(
-    channels: Channels,
-    scores: Scores,
-    dead: Mapping[str, int],
-    found: tuple[Block, ...],
-    settings: PruneTrainSettings,
-) -> Plan:
-    branches = {name for block in found for names in block.closed_by for name in names}
-    asked = limits(channels, minimum=settings.minimum, round_to=1)
-    least = {name: max(asked[name].minimum, 2 if name in branches else 1) for name in asked}
-    remove: dict[str, float] = {}
-    for name, count in dead.items():
-        width = channels.group(name).width
-        remove[name] = (count if name in branches else min(count, width - 1)) / width
-    return plan(channels, scores, remove=remove, minimum=least, round_to=settings.round_to, blocks=found)

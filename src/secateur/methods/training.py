@@ -320,11 +320,7 @@ def _save(result: TrainResult, data: Splits, seed: int) -> None:
         event[_PRUNETRAIN] = {
             "settings": pruned.settings.model_dump(mode="json"),
             "strength": pruned.strength,
-            # not how long they took, so that the same training gives the same file
-            "reconfigurations": [
-                {name: value for name, value in one.as_dict().items() if name != "seconds"}
-                for one in pruned.reconfigurations
-            ],
+            "reconfigurations": [one.as_dict(times=False) for one in pruned.reconfigurations],
             "widths_before": dict(pruned.widths_before),
             "ratios": list(pruned.ratios),
             "training_macs": pruned.macs,

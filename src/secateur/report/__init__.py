@@ -29,12 +29,13 @@ from secateur.report.terminal import (
     summary,
     watched,
 )
-from secateur.report.training import Arm, Training, arms_of, read_training, training_of
+from secateur.report.training import TRAINING_FILE, Arm, Training, arms_of, read_training, training_of
 from secateur.report.training_page import compare_trainings, render_trainings, write_training
 from secateur.report.tree import tree
 from secateur.report.values import Accuracy, ClassChange, Confusion, Example, Identified
 
 __all__ = [
+    "TRAINING_FILE",
     "Accuracy",
     "Arm",
     "Bound",

@@ -22,7 +22,7 @@ from secateur.report.reduction import accuracy_of
 from secateur.report.text import setting
 from secateur.report.values import Accuracy, Count, Value
 
-FILE: Final = "training.json"
+TRAINING_FILE: Final = "training.json"
 CONFIDENCE: Final = 0.95
 _PAIR: Final = 2
 
@@ -228,7 +228,7 @@ def read_training(path: Path) -> Training:
         StoreError: There is none, or it cannot be read.
         FileFormatError: It is not one of this version.
     """
-    file = path / FILE if path.is_dir() else path
+    file = path / TRAINING_FILE if path.is_dir() else path
     try:
         content = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

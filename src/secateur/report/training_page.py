@@ -14,7 +14,7 @@ from secateur.report.curves import Chart, Points, chart
 from secateur.report.page import environment, replace, resource
 from secateur.report.picture import check_place
 from secateur.report.training import (
-    FILE,
+    TRAINING_FILE,
     Arm,
     Epoch,
     Interval,
@@ -104,7 +104,7 @@ def write_training(training: Training, folder: Path) -> Path:
     Raises:
         StoreError: A file could not be written.
     """
-    replace(folder / FILE, training.model_dump_json(indent=1) + "\n")
+    replace(folder / TRAINING_FILE, training.model_dump_json(indent=1) + "\n")
     return replace(folder / PAGE, render_trainings([training]))
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from secateur._model import hook_tables, is_compiled, named_tensors, wrapped_as
 from secateur.errors import ModelError, PlanError
 from secateur.plan import FactorPlan, Plan
+from secateur.surgery.processes import alike, wrappers
 
 _SAME_NAME = (
     "device_ids", "output_device", "dim", "process_group", "find_unused_parameters", "gradient_as_bucket_view",
@@ -23,15 +23,6 @@ _SAME_NAME = (
 )  # fmt: skip
 """Options of DistributedDataParallel that it keeps under their own names; older versions of PyTorch lack the last ones."""
 _MIB = 1024 * 1024
-
-
-def _wrappers(model: nn.Module) -> Iterator[nn.Module]:
-    """From the outermost inwards, without the network itself."""
-    slot = wrapped_as(model)
-    while slot is not None:
-        yield model
-        model = model.get_submodule(slot)
-        slot = wrapped_as(model)
 
 
 def check_wrappers(model: nn.Module, plan: Plan | FactorPlan) -> None:
@@ -47,7 +38,7 @@ def check_wrappers(model: nn.Module, plan: Plan | FactorPlan) -> None:
                 f"{name!r} is spread over processes ({type(tensor).__name__}), so no process has all channels of it;"
                 " cut the network before it is sharded"
             )
-    for wrapper in _wrappers(model):
+    for wrapper in wrappers(model):
         if not isinstance(wrapper, DistributedDataParallel):
             continue
         lost = {
@@ -63,12 +54,8 @@ def check_wrappers(model: nn.Module, plan: Plan | FactorPlan) -> None:
         _check_same_plan(wrapper, plan)
 
 
-def _check_same_plan(wrapper: Any, plan: Plan | FactorPlan) -> None:
-    mine = int.from_bytes(hashlib.blake2b(plan.to_json().encode(), digest_size=7).digest())
-    extremes = torch.tensor([mine, -mine], device=wrapper.device)
-    reduce: Callable[..., object] = vars(distributed)["all_reduce"]
-    reduce(extremes, op=distributed.ReduceOp.MAX, group=wrapper.process_group)
-    if extremes.sum().item():
+def _check_same_plan(wrapper: nn.Module, plan: Plan | FactorPlan) -> None:
+    if not alike(wrapper, plan.to_json()):
         raise PlanError(
             "the processes have different plans, so their networks would differ; make the plan in one process and send"
             " it to the others: torch.distributed.broadcast_object_list, `plan.to_json()` and `Plan.from_json`"
