@@ -15,6 +15,7 @@ from secateur.train.blockwise import PairsFrom, block_outputs, fit_block
 from secateur.train.companion import Companion
 from secateur.train.distil import distil_loss, soften, teacher_logits
 from secateur.train.forward import Examples, check_fit, device_of, dtype_of, logits, mode
+from secateur.train.ghost import GhostNorms
 from secateur.train.loop import Penalty, fit
 from secateur.train.penalties import GroupLasso
 from secateur.train.rates import learning_rate, make_optimizer
@@ -29,6 +30,7 @@ __all__ = [
     "EpochRecord",
     "Examples",
     "FitResult",
+    "GhostNorms",
     "GroupLasso",
     "PairsFrom",
     "Penalty",

@@ -32,6 +32,7 @@ from secateur.train.conditions import (
 )
 from secateur.train.distil import distil_loss
 from secateur.train.forward import Examples, check_examples, check_split, device_of, dtype_of, logits, mode
+from secateur.train.ghost import GhostNorms
 from secateur.train.rates import learning_rate, make_optimizer
 from secateur.train.settings import TrainSettings
 from secateur.train.small_maps import SmallMaps
@@ -159,12 +160,14 @@ def fit(
 
 @contextmanager
 def computing(model: nn.Module, settings: TrainSettings) -> Generator[None]:
-    """Hold and compute the network's convolutions as the settings say."""
+    """Hold and compute the network's convolutions and norms as the settings say."""
     with ExitStack() as modes:
         if settings.channels_last:
             modes.enter_context(channels_last(model))
         if settings.small_maps:
             modes.enter_context(SmallMaps())
+        if settings.ghost_batch is not None:
+            modes.enter_context(GhostNorms(settings.ghost_batch))
         yield
 
 

@@ -47,6 +47,8 @@ class TrainSettings(Written):
         clip: Largest norm of all gradients together.
         channels_last: Hold the weights of 2-D convolutions with their channels last while training, which is quicker where
             convolutions are depthwise; afterwards they are as they were.
+        ghost_batch: Batch norms take their statistics over groups of so many examples of a batch (ghost batch norm), so that larger
+            batches train as the smaller ones do.
         small_maps: Compute depthwise convolutions on maps of up to four positions position by position, which is much quicker on a
             processor; the numbers are the same but for rounding. Networks for large photographs end in such maps at 32x32.
 
@@ -64,7 +66,7 @@ class TrainSettings(Written):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     written_if_used: ClassVar[frozenset[str]] = frozenset(
-        {"attention_weight", "attention_layers", "channels_last", "lr_end", "small_maps"}
+        {"attention_weight", "attention_layers", "channels_last", "ghost_batch", "lr_end", "small_maps"}
     )
 
     epochs: int = Field(default=20, ge=1)
@@ -91,6 +93,7 @@ class TrainSettings(Written):
     shift_fill: Literal["minimum", "mean"] = "minimum"
     clip: float | None = Field(default=None, gt=0)
     channels_last: bool = False
+    ghost_batch: int | None = Field(default=None, ge=2)
     small_maps: bool = False
 
     if not TYPE_CHECKING:  # type checkers see the signature that pydantic derives from the fields
