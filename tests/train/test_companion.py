@@ -27,8 +27,8 @@ class Cutting:
         self.losses: list[Tensor] = []
         self.loaded: Mapping[str, Any] | None = None
 
-    def begin(self, optimizer: torch.optim.Optimizer, average: nn.Module | None) -> None:
-        self.optimizer, self.average = optimizer, average
+    def begin(self, optimizer: torch.optim.Optimizer, average: nn.Module | None, *, batch_size: int) -> None:
+        self.optimizer, self.average, self.batch_size = optimizer, average, batch_size
 
     def penalty(self, loss: Tensor) -> Tensor:
         self.losses.append(loss.detach())

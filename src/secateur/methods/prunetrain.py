@@ -18,6 +18,7 @@ from secateur.channels import Channels, watch
 from secateur.channels.nested import ForwardFn
 from secateur.cost import Cost, CostModel
 from secateur.errors import ModelError, NotFiniteError, NothingToCutError, PlanError, RunError, SettingsError
+from secateur.methods.batch_growth import BatchGrowth
 from secateur.methods.dead_units import dead_units, largest_weights
 from secateur.methods.prunetrain_settings import PruneTrainSettings
 from secateur.plan import Plan
@@ -55,6 +56,7 @@ class Reconfiguration:
         nearest: The smallest, among the units that live, of the largest weight of each: a threshold above it would have taken more.
             None where none lives.
         widths: How many units each group has from then on; those in blocks that are gone have none.
+        batch_size: Examples of a step from then on, where batches grow.
         seconds: What the reconfiguration itself took; not part of equality.
     """
 
@@ -64,6 +66,7 @@ class Reconfiguration:
     cost: Cost
     nearest: float | None
     widths: Mapping[str, int] = field(default_factory=dict[str, int])
+    batch_size: int | None = None
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -121,6 +124,8 @@ class PruneTrain:
         self.ratios: tuple[float | None, ...] = ()
         self._due = frozenset(settings.reconfigured_after(epochs))
         self._example, self._forward_fn, self._on_cut = example, forward_fn, on_cut
+        self._growth: BatchGrowth | None = None
+        self._first_batch: int | None = None
         self._optimizers: list[torch.optim.Optimizer] = []
         self._averages: list[nn.Module] = []
         self._first_number: int | None = None
@@ -141,17 +146,51 @@ class PruneTrain:
         self,
         optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer],
         average: nn.Module | Iterable[nn.Module] | None,
+        *,
+        batch_size: int | None = None,
     ) -> None:
         """Learn what else follows when units go.
 
         Args:
             optimizer: One or several that train the network.
             average: Running averages of its weights, if there are any.
+            batch_size: Examples of a step at first; batches that are to grow need it.
+
+        Raises:
+            SettingsError: Batches are to grow, and the first does not fit, or it is not said.
         """
         self._optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
         self._averages = (
             [] if average is None else [average] if isinstance(average, nn.Module) else list(average)
         )
+        self._first_batch, self._growth = batch_size, None
+        if self.settings.grow_batch:
+            if batch_size is None:
+                raise SettingsError(
+                    "batches can grow only from one that is known; add batch_size=64, or what it is"
+                )
+            self._growth = BatchGrowth(
+                self.model, self._example, first=batch_size,
+                memory=self.settings.memory, limit=self.settings.batch_limit, forward_fn=self._forward_fn,
+            )  # fmt: skip
+
+    @property
+    def batch_size(self) -> int:
+        """Examples of a step, from the next on.
+
+        Raises:
+            SettingsError: It was not said how many there are at first.
+        """
+        if self._growth is not None:
+            return self._growth.size
+        if self._first_batch is None:
+            raise SettingsError("how large batches are was not said; give prunetrain batch_size")
+        return self._first_batch
+
+    @property
+    def rate(self) -> float:
+        """By what the learning rate is to be multiplied: how many times as large as at first batches are."""
+        return 1.0 if self._growth is None else self._growth.size / self._growth.first
 
     @property
     def pruning(self) -> bool:
@@ -271,6 +310,8 @@ class PruneTrain:
         self._steps = 0
         self.done += 1
         made: Plan | None = None
+        if self._growth is not None:
+            self._growth.settle(unwrapped(self.model), self._optimizers, self._averages)
         if self.done in self._due and self.settings.penalty_ratio > 0:
             made = self._reconfigure()
         self._good = snapshot(unwrapped(self.model))
@@ -327,6 +368,8 @@ class PruneTrain:
             )
             channels = self._watched()
             self._lasso = GroupLasso(channels)
+            if self._growth is not None:
+                self._growth.grow(unwrapped(self.model), self._optimizers, self._averages)
         record = Reconfiguration(
             self.done,
             0 if made is None else made.removed,
@@ -334,6 +377,7 @@ class PruneTrain:
             CostModel(channels).total(),
             min(living, default=None),
             dict.fromkeys(self.widths_before, 0) | widths_of(channels),
+            None if self._growth is None else self._growth.size,
             time.perf_counter() - started,
         )
         self.reconfigurations = (*self.reconfigurations, record)
@@ -380,6 +424,7 @@ class PruneTrain:
             "widths_before": self.widths_before,
             "ratios": list(self.ratios),
             "reconfigurations": [one.as_dict() for one in self.reconfigurations],
+            "growth": None if self._growth is None else self._growth.state(),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -400,6 +445,8 @@ class PruneTrain:
         self.cost_before = Cost(**state["cost_before"])
         self.widths_before = dict(state["widths_before"])
         self.ratios = tuple(state["ratios"])
+        if self._growth is not None:
+            self._growth.load(state["growth"])
         self.reconfigurations = tuple(map(Reconfiguration.from_dict, state["reconfigurations"]))
         self._good = snapshot(unwrapped(self.model))
 
@@ -411,6 +458,7 @@ def prunetrain(
     *,
     epochs: int,
     averages: nn.Module | Iterable[nn.Module] | None = None,
+    batch_size: int | None = None,
     settings: PruneTrainSettings | None = None,
     state: Mapping[str, Any] | None = None,
     forward_fn: ForwardFn | None = None,
@@ -434,6 +482,8 @@ def prunetrain(
         example: An input as the network takes it; several examples are better where it has blocks.
         epochs: Of the whole training.
         averages: Running averages of its weights, which follow.
+        batch_size: Examples of a step at first, for batches that grow (``grow_batch=True``): ``session.batch_size`` says how many the next epoch's steps
+            have, and ``session.rate`` by what the learning rate is to be multiplied.
         settings: All options at once; ``options`` then are not given.
         state: What ``session.state()`` gave, to go on with the network, the optimiser and the averages of that time.
         forward_fn: How you run the network, where that is not ``model(example)``.
@@ -483,7 +533,7 @@ def prunetrain(
     chosen = PruneTrainSettings(**options) if settings is None else settings
     expect("prunetrain(..., settings=PruneTrainSettings())", settings=(chosen, PruneTrainSettings))
     session = PruneTrain(model, example, chosen, epochs=epochs, forward_fn=forward_fn, on_cut=on_cut)
-    session.begin(optimizer, averages)
+    session.begin(optimizer, averages, batch_size=batch_size)
     if state is not None:
         session.load(state)
     began = session.state() | {

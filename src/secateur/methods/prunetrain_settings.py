@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
 from secateur._options import sentence
 from secateur.errors import SettingsError
@@ -24,6 +24,9 @@ class PruneTrainSettings(BaseModel):
         blocks: Whether blocks of whose branch nothing is left go whole.
         minimum: Units that stay in each group at least.
         round_to: Widths that stay are rounded up to a multiple of it, or to what a target is quick with; see `secateur.plan`.
+        grow_batch: Whether batches grow as the network shrinks, and the rate with them.
+        memory: Bytes that a step may keep then (as a number, or such as "2GiB"); None is what it keeps at first, or on a GPU all that there is.
+        batch_limit: The largest batch; None is four times the first.
 
     Raises:
         SettingsError: An option is unknown or out of its range.
@@ -46,6 +49,9 @@ class PruneTrainSettings(BaseModel):
     blocks: bool = True
     minimum: int = Field(default=1, ge=1)
     round_to: int | str = 1
+    grow_batch: bool = False
+    memory: ByteSize | None = Field(default=None, gt=0)
+    batch_limit: int | None = Field(default=None, ge=1)
 
     if not TYPE_CHECKING:
 
@@ -58,6 +64,10 @@ class PruneTrainSettings(BaseModel):
     @model_validator(mode="after")
     def _agree(self) -> PruneTrainSettings:
         check_limits(minimum=self.minimum, round_to=self.round_to)
+        if not self.grow_batch and (self.memory is not None or self.batch_limit is not None):
+            raise ValueError(
+                "memory and batch_limit are for batches that grow; add grow_batch, or leave them out"
+            )
         return self
 
     def pruned_until(self, epochs: int) -> int:

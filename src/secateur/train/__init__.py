@@ -17,6 +17,7 @@ from secateur.train.distil import distil_loss, soften, teacher_logits
 from secateur.train.forward import Examples, check_fit, device_of, dtype_of, logits, mode
 from secateur.train.ghost import GhostNorms
 from secateur.train.loop import Penalty, fit
+from secateur.train.memory import Line, fit_line, fixed_bytes, kept_bytes, largest_batch
 from secateur.train.penalties import GroupLasso
 from secateur.train.rates import learning_rate, make_optimizer
 from secateur.train.settings import TrainSettings
@@ -32,6 +33,7 @@ __all__ = [
     "FitResult",
     "GhostNorms",
     "GroupLasso",
+    "Line",
     "PairsFrom",
     "Penalty",
     "SmallMaps",
@@ -49,7 +51,11 @@ __all__ = [
     "fill_of",
     "fit",
     "fit_block",
+    "fit_line",
     "fit_subsets",
+    "fixed_bytes",
+    "kept_bytes",
+    "largest_batch",
     "learning_rate",
     "logits",
     "make_augmenter",

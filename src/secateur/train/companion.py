@@ -12,12 +12,18 @@ from torch import Tensor, nn
 class Companion(Protocol):
     """A method that works while a network trains: it adds to the loss, and between epochs it may change the network in place."""
 
-    def begin(self, optimizer: torch.optim.Optimizer, average: nn.Module | None) -> None:
+    @property
+    def batch_size(self) -> int:
+        """Examples of a step; the rate grows with it. It may change between epochs."""
+        ...
+
+    def begin(self, optimizer: torch.optim.Optimizer, average: nn.Module | None, *, batch_size: int) -> None:
         """Learn what else must follow a change, before the first step.
 
         Args:
             optimizer: What trains the network.
             average: Its running average, if there is one.
+            batch_size: Examples of a step, as the settings have it.
         """
         ...
 

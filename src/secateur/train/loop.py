@@ -251,7 +251,7 @@ class Run:
     ) -> FitResult:
         """From the start, or from a state, to the end; network and teacher get their modes back."""
         if self.companion is not None:
-            self.companion.begin(self.optimizer, self.average)
+            self.companion.begin(self.optimizer, self.average, batch_size=self.settings.batch_size)
         if state is not None:
             self.load(state)
         with ExitStack() as modes:
@@ -296,20 +296,22 @@ class Run:
         number = len(self.history) + 1
         generator = torch.Generator().manual_seed(derived_seed(self.seed, number, 0))
         order = torch.randperm(len(self.inputs), generator=generator).to(self.device)
+        size = self.settings.batch_size if self.companion is None else self.companion.batch_size
+        self.steps = len(batches(torch.arange(len(order)), size))
         with own_randomness(self.device, derived_seed(self.seed, number, 1)):
-            train_loss = self._steps(batches(order, self.settings.batch_size), number, generator)
+            train_loss = self._steps(batches(order, size), number, generator, size / self.settings.batch_size)
         for parameter in self.model.parameters():
             parameter.grad = None
         loss, accuracy, correct = self._validate(number)
         lr = float(self.optimizer.param_groups[0]["lr"])
         seconds = time.perf_counter() - started
-        record = EpochRecord(number, train_loss, loss, accuracy, lr, seconds, correct)
+        record = EpochRecord(number, train_loss, loss, accuracy, lr, seconds, correct, size)
         self.history.append(replace(record, correct=None))
         self._remember(record)
         return record
 
-    def _steps(self, chosen: list[Tensor], number: int, generator: torch.Generator) -> float:
-        """All steps of one epoch; the mean of the loss."""
+    def _steps(self, chosen: list[Tensor], number: int, generator: torch.Generator, larger: float) -> float:
+        """All steps of one epoch, on batches so many times as large as at first; the mean of the loss."""
         if self.ready is None:
             wrapped = self.fabric.setup(self.model, self.optimizer, move_to_device=False)
             self.ready = (wrapped[0], wrapped[1])
@@ -318,7 +320,7 @@ class Run:
         total = self.settings.epochs * self.steps
         losses: list[Tensor] = []
         for step, rows in enumerate(chosen, start=1):
-            lr = learning_rate(self.settings, step=done, steps_per_epoch=self.steps)
+            lr = learning_rate(self.settings, step=done, steps_per_epoch=self.steps) * larger
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             loss = self.loss(model, rows, generator)

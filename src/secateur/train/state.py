@@ -29,6 +29,7 @@ class EpochRecord:
         seconds: Wall time with validation, until the device has done all of it (its losses are read); not part of equality.
         correct: Which validation examples were right, bool ``[n]``: for paired comparisons in ``stop_when`` and
             ``on_epoch``. Not kept in the history and not part of equality.
+        batch_size: Examples of a step.
     """
 
     epoch: int
@@ -38,6 +39,7 @@ class EpochRecord:
     lr: float
     seconds: float = field(compare=False)
     correct: Tensor | None = field(default=None, compare=False, repr=False)
+    batch_size: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but ``correct``, ready for JSON.
@@ -53,6 +55,7 @@ class EpochRecord:
             "validation_accuracy": self.validation_accuracy,
             "lr": self.lr,
             "seconds": self.seconds,
+            "batch_size": self.batch_size,
         }
 
 
