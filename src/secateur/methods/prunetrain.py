@@ -20,7 +20,7 @@ from secateur.errors import ModelError, NotFiniteError, NothingToCutError, PlanE
 from secateur.methods.dead_units import dead_units, largest_weights
 from secateur.methods.prunetrain_settings import PruneTrainSettings
 from secateur.plan import Plan
-from secateur.surgery import apply
+from secateur.surgery import apply, find_gates, gate, gates_of
 from secateur.surgery.processes import alike, mean_over_processes
 from secateur.train import GroupLasso, device_of, restore, snapshot
 from secateur.train.conditions import check_finite
@@ -40,6 +40,7 @@ class Reconfiguration:
         cost: What the network costs from then on.
         nearest: The smallest, among the units that live, of the largest weight of each: a threshold above it would have taken more.
             None where none lives.
+        gated: How many convolutions read or write fewer channels than they share with others.
     """
 
     epoch: int
@@ -47,15 +48,17 @@ class Reconfiguration:
     blocks: tuple[str, ...]
     cost: Cost
     nearest: float | None
+    gated: int = 0
 
     @property
     def changed(self) -> bool:
         """Whether anything went."""
-        return bool(self.units or self.blocks)
+        return bool(self.units or self.blocks or self.gated)
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON values."""
-        return asdict(self) | {"blocks": list(self.blocks)}
+        written = asdict(self) | {"blocks": list(self.blocks)}
+        return {name: value for name, value in written.items() if value or name != "gated"}
 
     @staticmethod
     def from_dict(document: Mapping[str, Any]) -> Reconfiguration:
@@ -101,7 +104,12 @@ class PruneTrain:
         self._steps = 0
         channels = self._watched()
         self._lasso = GroupLasso(channels)
-        if not self._lasso.weights:
+        if settings.gating and forward_fn is not None:
+            raise SettingsError(
+                "gating runs the network as model(example) to see which convolutions can have gates, and forward_fn runs it in another way;"
+                " leave one of them out"
+            )
+        if not self._lasso.weights and not gates_of(model):  # with gates it is at its last epochs
             raise NothingToCutError(
                 "no unit that is trained may go, so that none could die; see what stays and why with `print(secateur.watch(model, example))`"
             )
@@ -260,7 +268,9 @@ class PruneTrain:
 
     def after_epoch(self, epoch: int) -> bool:
         """`step` as the library's own training loop calls it; whether the structure has changed."""
-        return self.step(epoch) is not None
+        self.step(epoch)
+        last = self.reconfigurations[-1:]
+        return any(one.changed and one.epoch == self.done for one in last)
 
     def _watched(self) -> Channels:
         return watch(unwrapped(self.model), self._example, forward_fn=self._forward_fn)
@@ -284,17 +294,27 @@ class PruneTrain:
             )
             channels = self._watched()
             self._lasso = GroupLasso(channels)
+        gated = self._gate(channels) if self.settings.gating and self.done == max(self._due) else 0
+        if gated:
+            channels = self._watched()
         record = Reconfiguration(
             self.done,
             0 if made is None else made.removed,
             () if made is None else tuple(block.name for block in made.blocks),
             CostModel(channels).total(),
             min(living, default=None),
+            gated,
         )
         self.reconfigurations = (*self.reconfigurations, record)
         if self._on_cut is not None:
             self._on_cut(record)
         return made
+
+    def _gate(self, channels: Channels) -> int:
+        """Let convolutions that share channels leave out those that they alone are done with; how many do."""
+        gates = find_gates(self.model, channels, self._example, threshold=self.settings.threshold)
+        gate(self.model, gates, optimizer=self._optimizers, averages=self._averages)
+        return len(gates)
 
     def _check_decision(self, made: Plan | None) -> None:
         """Refuse to cut, or to go on without a cut, where another process decides otherwise: the next step would wait for ever."""

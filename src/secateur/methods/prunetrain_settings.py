@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from secateur._options import sentence
+from secateur._options import Written, sentence
 from secateur.errors import SettingsError
 from secateur.plan import check_limits
 
 
-class PruneTrainSettings(BaseModel):
+class PruneTrainSettings(Written):
     """Options of PruneTrain, checked when they are set.
 
     Attributes:
@@ -24,6 +24,9 @@ class PruneTrainSettings(BaseModel):
         blocks: Whether blocks of whose branch nothing is left go whole.
         minimum: Units that stay in each group at least.
         round_to: Widths that stay are rounded up to a multiple of it, or to what a target is quick with; see `secateur.plan`.
+        gating: Whether, at the last reconfiguration, convolutions whose channels are added to those of others stop reading and writing the
+            ones that they alone are done with. The network then gathers channels before these convolutions and spreads them behind
+            (`secateur.surgery.gate`).
 
     Raises:
         SettingsError: An option is unknown or out of its range.
@@ -38,6 +41,7 @@ class PruneTrainSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    written_if_used: ClassVar[frozenset[str]] = frozenset({"gating"})
 
     penalty_ratio: float = Field(default=0.25, ge=0, lt=1)
     threshold: float = Field(default=1e-4, ge=0)
@@ -46,6 +50,7 @@ class PruneTrainSettings(BaseModel):
     blocks: bool = True
     minimum: int = Field(default=1, ge=1)
     round_to: int | str = 1
+    gating: bool = False
 
     if not TYPE_CHECKING:
 
