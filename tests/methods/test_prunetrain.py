@@ -27,12 +27,16 @@ from secateur.methods import PruneTrain, PruneTrainSettings, Reconfiguration, st
 from secateur.methods.dead_units import dead_units, largest_weights
 from secateur.networks import ResNet, build
 from secateur.store import RunFolder
+from secateur.surgery import gates_of
 from secateur.testing import outputs_of, randomise, relative_error, unread
 from secateur.train import GroupLasso, TrainSettings, fit
 
 SETTINGS = TrainSettings(epochs=4, lr=0.1, batch_size=32, schedule="cosine", ema=0.9)
 EAGER = PruneTrainSettings(penalty_ratio=0.6, threshold=0.05, every=1, rest=1)
 """A threshold so high that something goes within few steps."""
+
+GATED_BELOW = 0.3
+"""So high that some convolution of a small residual network has a channel of less after three epochs."""
 
 
 @pytest.fixture(scope="module")
@@ -293,6 +297,67 @@ def test_limits_hold() -> None:
     assert few is not None
     assert few.removed == 1
     assert none is None
+
+
+def test_with_gating_convolutions_leave_out_at_last_what_they_alone_are_done_with() -> None:
+    """The network then computes what it does with those weights at zero; before, and without gating, they stay; the bill is exact."""
+    net = residual()
+    with torch.no_grad():
+        net.get_parameter("stages.0.1.body.conv1.weight")[:, 1] = 0
+        net.get_parameter("stages.0.1.body.conv2.weight")[2] = 0
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    options = {"epochs": 3, "every": 1, "threshold": 1e-9, "gating": True}
+    session = secateur.prunetrain(net, optimizer, IMAGES, **options)
+    session.penalty(torch.tensor(1.0))
+    session.step(0)
+    before, whole = gates_of(net), outputs_of(net, IMAGES)
+    session.step(1)
+
+    first, last = session.reconfigurations
+    assert (first.gated, last.gated) == (0, 2)
+    assert (first.changed, last.changed) == (False, True)
+    assert not before
+    assert [one.layer for one in gates_of(net)] == ["stages.0.1.body.conv1", "stages.0.1.body.conv2"]
+    assert relative_error(outputs_of(net, IMAGES), whole) < 1e-12
+    assert last.cost == CostModel(secateur.watch(net, IMAGES)).total()
+    assert last.cost.macs < first.cost.macs
+    assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in net.parameters()}
+    assert "gated" not in session.state()["reconfigurations"][0]
+    assert "gating" not in PruneTrainSettings().model_dump()
+    on = secateur.prunetrain(net, optimizer, IMAGES, state=json.loads(json.dumps(session.state())), **options)
+    assert on.reconfigurations == session.reconfigurations
+
+
+@pytest.mark.parametrize("stop", ["cut 3", "step 1 of epoch 4"])
+def test_a_stopped_run_with_gates_ends_like_an_unbroken_one(
+    digits: Splits, tmp_path: Path, stop: str
+) -> None:
+    """Before the state with the gates is stored, and after."""
+
+    def network(seed: int = 0) -> nn.Module:
+        return build("secateur.networks:ResNet", seed=seed, stages=2, blocks=1, width=8, channels=1)
+
+    asked = EAGER.model_copy(update={"gating": True, "threshold": GATED_BELOW})
+    whole = train(network(), digits, SETTINGS, out=tmp_path / "whole", prunetrain=asked)
+
+    def batch(done: int, total: int) -> None:
+        if stop == "step 1 of epoch 4" and done == total // 4 * 3 + 1:
+            raise PlugError
+
+    def cut(record: Reconfiguration) -> None:
+        if stop == f"cut {record.epoch}":
+            raise PlugError
+
+    run = tmp_path / "run"
+    with pytest.raises(PlugError):
+        train(network(), digits, SETTINGS, out=run, prunetrain=asked, on_batch=batch, on_cut=cut)
+    result = train(started_in(run, lambda: network(9)), digits, out=run, resume=True)
+
+    assert result.prunetrain.reconfigurations[-1].gated
+    assert result.history == whole.history
+    assert result.prunetrain == whole.prunetrain
+    assert same(result.model, whole.model)
+    assert gates_of(secateur.load(result.file)) == gates_of(whole.model)
 
 
 # what follows
@@ -557,6 +622,17 @@ def test_what_cannot_be_is_refused(options: dict[str, object], said: str) -> Non
 
     with pytest.raises(SettingsError, match=said):
         secateur.prunetrain(net, optimizer, torch.zeros(1, 4), epochs=4, **{"every": 1, **options})
+
+
+def test_gating_with_a_forward_of_one_s_own_is_refused() -> None:
+    """Which convolutions can have gates is seen with the network's own."""
+    net = residual()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    with pytest.raises(SettingsError, match="forward_fn runs it in another way"):
+        secateur.prunetrain(
+            net, optimizer, IMAGES, epochs=3, every=1, gating=True, forward_fn=lambda model, x: model(x)
+        )
 
 
 def test_a_network_of_which_nothing_may_go_is_refused() -> None:

@@ -142,6 +142,9 @@ class CutProgress(TrainProgress):
             if record.blocks
             else []
         )
+        gone += (
+            [f"{record.gated} convolution{'' if record.gated == 1 else 's'} gated"] if record.gated else []
+        )
         near = (
             ""
             if record.nearest is None

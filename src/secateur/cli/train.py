@@ -66,6 +66,13 @@ def train(
     ] = None,
     every: Annotated[int | None, typer.Option(help="prunetrain: epochs between two cuts.")] = None,
     rest: Annotated[int | None, typer.Option(help="prunetrain: epochs at the end without it.")] = None,
+    gating: Annotated[
+        bool | None,
+        typer.Option(
+            "--gating",
+            help="prunetrain: at the last cut, convolutions leave out added channels they are done with.",
+        ),
+    ] = None,
     round_to: o.RoundTo = None,
     minimum: o.Minimum = None,
     seed: o.Seed = None,

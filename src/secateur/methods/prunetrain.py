@@ -22,7 +22,7 @@ from secateur.methods.batch_growth import BatchGrowth
 from secateur.methods.dead_units import dead_units, largest_weights
 from secateur.methods.prunetrain_settings import PruneTrainSettings
 from secateur.plan import Plan
-from secateur.surgery import apply
+from secateur.surgery import apply, find_gates, gate, gates_of
 from secateur.surgery.processes import alike, mean_over_processes
 from secateur.train import GroupLasso, device_of, restore, snapshot
 from secateur.train.conditions import check_finite
@@ -55,6 +55,7 @@ class Reconfiguration:
         cost: What the network costs from then on.
         nearest: The smallest, among the units that live, of the largest weight of each: a threshold above it would have taken more.
             None where none lives.
+        gated: How many convolutions read or write fewer channels than they share with others.
         widths: How many units each group has from then on; those in blocks that are gone have none.
         batch_size: Examples of a step from then on, where batches grow.
         seconds: What the reconfiguration itself took; not part of equality.
@@ -65,6 +66,7 @@ class Reconfiguration:
     blocks: tuple[str, ...]
     cost: Cost
     nearest: float | None
+    gated: int = 0
     widths: Mapping[str, int] = field(default_factory=dict[str, int])
     batch_size: int | None = None
     seconds: float = field(default=0.0, compare=False)
@@ -72,7 +74,7 @@ class Reconfiguration:
     @property
     def changed(self) -> bool:
         """Whether anything went."""
-        return bool(self.units or self.blocks)
+        return bool(self.units or self.blocks or self.gated)
 
     def as_dict(self, *, times: bool = True) -> dict[str, Any]:
         """The same as JSON values.
@@ -80,8 +82,9 @@ class Reconfiguration:
         Args:
             times: Whether with what it took, which is never the same again.
         """
+        left_out = {name for name, unused in (("gated", not self.gated), ("seconds", not times)) if unused}
         found = asdict(self) | {"blocks": list(self.blocks), "widths": dict(self.widths)}
-        return found if times else {name: value for name, value in found.items() if name != "seconds"}
+        return {name: value for name, value in found.items() if name not in left_out}
 
     @staticmethod
     def from_dict(document: Mapping[str, Any]) -> Reconfiguration:
@@ -134,7 +137,12 @@ class PruneTrain:
         self._steps = 0
         channels = self._watched()
         self._lasso = GroupLasso(channels)
-        if not self._lasso.weights:
+        if settings.gating and forward_fn is not None:
+            raise SettingsError(
+                "gating runs the network as model(example) to see which convolutions can have gates, and forward_fn runs it in another way;"
+                " leave one of them out"
+            )
+        if not self._lasso.weights and not gates_of(model):  # with gates it is at its last epochs
             raise NothingToCutError(
                 "no unit that is trained may go, so that none could die; see what stays and why with `print(secateur.watch(model, example))`"
             )
@@ -343,7 +351,9 @@ class PruneTrain:
 
     def after_epoch(self, epoch: int) -> bool:
         """`step` as the library's own training loop calls it; whether the structure has changed."""
-        return self.step(epoch) is not None
+        self.step(epoch)
+        last = self.reconfigurations[-1:]
+        return any(one.changed and one.epoch == self.done for one in last)
 
     def _watched(self) -> Channels:
         return watch(unwrapped(self.model), self._example, forward_fn=self._forward_fn)
@@ -368,15 +378,20 @@ class PruneTrain:
             )
             channels = self._watched()
             self._lasso = GroupLasso(channels)
-            if self._growth is not None:
-                self._growth.grow(unwrapped(self.model), self._optimizers, self._averages)
+        widths = dict.fromkeys(self.widths_before, 0) | widths_of(channels)
+        gated = self._gate(channels) if self.settings.gating and self.done == max(self._due) else 0
+        if gated:
+            channels = self._watched()
+        if self._growth is not None and (made is not None or gated):
+            self._growth.grow(unwrapped(self.model), self._optimizers, self._averages)
         record = Reconfiguration(
             self.done,
             0 if made is None else made.removed,
             () if made is None else tuple(block.name for block in made.blocks),
             CostModel(channels).total(),
             min(living, default=None),
-            dict.fromkeys(self.widths_before, 0) | widths_of(channels),
+            gated,
+            widths,
             None if self._growth is None else self._growth.size,
             time.perf_counter() - started,
         )
@@ -384,6 +399,12 @@ class PruneTrain:
         if self._on_cut is not None:
             self._on_cut(record)
         return made
+
+    def _gate(self, channels: Channels) -> int:
+        """Let convolutions that share channels leave out those that they alone are done with; how many do."""
+        gates = find_gates(self.model, channels, self._example, threshold=self.settings.threshold)
+        gate(self.model, gates, optimizer=self._optimizers, averages=self._averages)
+        return len(gates)
 
     def _check_decision(self, made: Plan | None) -> None:
         """Refuse to cut, or to go on without a cut, where another process decides otherwise: the next step would wait for ever."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ByteSize, ConfigDict, Field, ValidationError, model_validator
 
-from secateur._options import sentence
+from secateur._options import Written, sentence
 from secateur.errors import SettingsError
 from secateur.plan import check_limits
 
 
-class PruneTrainSettings(BaseModel):
+class PruneTrainSettings(Written):
     """Options of PruneTrain, checked when they are set.
 
     Attributes:
@@ -24,6 +24,9 @@ class PruneTrainSettings(BaseModel):
         blocks: Whether blocks of whose branch nothing is left go whole.
         minimum: Units that stay in each group at least.
         round_to: Widths that stay are rounded up to a multiple of it, or to what a target is quick with; see `secateur.plan`.
+        gating: Whether, at the last reconfiguration, convolutions whose channels are added to those of others stop reading and writing the
+            ones that they alone are done with. The network then gathers channels before these convolutions and spreads them behind
+            (`secateur.surgery.gate`).
         grow_batch: Whether batches grow as the network shrinks, and the rate with them.
         memory: Bytes that a step may keep then (as a number, or such as "2GiB"); None is what it keeps at first, or on a GPU all that there is.
         batch_limit: The largest batch; None is four times the first.
@@ -41,6 +44,7 @@ class PruneTrainSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    written_if_used: ClassVar[frozenset[str]] = frozenset({"batch_limit", "gating", "grow_batch", "memory"})
 
     penalty_ratio: float = Field(default=0.25, ge=0, lt=1)
     threshold: float = Field(default=1e-4, ge=0)
@@ -49,6 +53,7 @@ class PruneTrainSettings(BaseModel):
     blocks: bool = True
     minimum: int = Field(default=1, ge=1)
     round_to: int | str = 1
+    gating: bool = False
     grow_batch: bool = False
     memory: ByteSize | None = Field(default=None, gt=0)
     batch_limit: int | None = Field(default=None, ge=1)

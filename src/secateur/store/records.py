@@ -68,6 +68,24 @@ class ReplacedDocument(Strict):
     parts: list[Literal["first", "core", "last"]]
 
 
+class GateDocument(Strict):
+    """A convolution that reads and writes only some of the channels that it shares with others."""
+
+    layer: Annotated[str, Field(min_length=1, pattern=_NOT_DEEP)]
+    reads: Annotated[list[Count], Field(min_length=1)] | None
+    writes: Annotated[list[Count], Field(min_length=1)] | None
+    width: Count
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        for places in (self.reads or [0], self.writes or [0]):
+            if places != sorted({*places}):
+                raise ValueError("positions of a gate are ascending, each once")
+        if self.writes is not None and self.writes[-1] >= self.width:
+            raise ValueError(f"a gate writes beyond the {self.width} channels of its convolution")
+        return self
+
+
 class StateDocument(Strict, Written):
     """What a network is besides the values of its tensors.
 
@@ -85,9 +103,10 @@ class StateDocument(Strict, Written):
         settings: Integers that modules keep, which have followed cuts.
         blocks: Blocks that are gone whole.
         replaced: Layers that were replaced by smaller ones, in the order in which they were.
+        gates: Convolutions that read and write only some channels.
     """
 
-    written_if_used: ClassVar[frozenset[str]] = frozenset({"settings", "blocks", "replaced"})
+    written_if_used: ClassVar[frozenset[str]] = frozenset({"settings", "blocks", "replaced", "gates"})
 
     origin: OriginDocument | None
     dtypes: dict[str, str]
@@ -102,6 +121,7 @@ class StateDocument(Strict, Written):
     settings: list[SettingDocument] = []
     blocks: list[BlockDocument] = []
     replaced: list[ReplacedDocument] = []
+    gates: list[GateDocument] = []
 
 
 def first_problem(error: ValidationError) -> str:

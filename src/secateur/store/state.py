@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
@@ -22,6 +23,7 @@ from secateur.store.records import MemoryFormat, SettingDocument, StateDocument,
 from secateur.store.tensor_file import DTYPE_NAMES
 from secateur.surgery.apply import CHANGES, SETTINGS
 from secateur.surgery.blocks import BLOCKS, rebuilt_without
+from secateur.surgery.gating import Gate, gates_of, misfit, put_gates
 from secateur.surgery.replaced import REPLACED, rebuilt_with
 
 _FORMATS: Mapping[MemoryFormat, tuple[torch.memory_format, int]] = {
@@ -70,6 +72,7 @@ def describe(model: nn.Module, *, origin: Origin | None) -> tuple[dict[str, Tens
         "settings": getattr(model, SETTINGS, []),
         "blocks": getattr(model, BLOCKS, []),
         "replaced": getattr(model, REPLACED, []),
+        "gates": [asdict(one) for one in gates_of(model)],
     }
     text = canonical_json(document, what="the network's record of changes")
     try:
@@ -253,6 +256,7 @@ def _placed(model: object, tensors: Mapping[str, Tensor], state: StateDocument, 
         raise FileFormatError(
             f"{source} leaves out a block {strange[0]!r}, which the network does not have; {_OTHER_NETWORK}"
         )
+    _put_gates(model, state, tensors, source=source)
     values = {name: _laid_out(name, tensor, state, source=source) for name, tensor in tensors.items()}
     wanted = {name: state.aliases.get(name, name) for name in (*values, *state.aliases)}
     _check_names(model, wanted, source=source)
@@ -265,6 +269,35 @@ def _placed(model: object, tensors: Mapping[str, Tensor], state: StateDocument, 
             owner = _module(model, path)
             setattr(owner, leaf, tensor)
     return model
+
+
+def _put_gates(model: nn.Module, state: StateDocument, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """The recorded gates, around convolutions of the network for which the file has the weights."""
+    there = {one.layer for one in gates_of(model)}  # of a network that was built with gates
+    gates = [Gate(e.layer, _places(e.reads), _places(e.writes), e.width) for e in state.gates]
+    gates = [one for one in gates if one.layer not in there]
+    strange = misfit(model, gates)
+    if strange is not None:
+        raise FileFormatError(
+            f"{source} puts a gate around {strange!r}, which the network does not have as a convolution; {_OTHER_NETWORK}"
+        )
+    for one in gates:
+        weight = tensors.get(f"{one.layer}.layer.weight")
+        sizes = (one.width if one.writes is None else len(one.writes), one.reads and len(one.reads))
+        if (
+            weight is None
+            or weight.dim() < 3
+            or weight.shape[0] != sizes[0]
+            or sizes[1] not in (None, weight.shape[1])
+        ):
+            raise FileFormatError(
+                f"{source} is damaged: the weights of {one.layer!r} are not those for its gate; use another copy"
+            )
+    put_gates(model, gates)
+
+
+def _places(entries: list[int] | None) -> tuple[int, ...] | None:
+    return None if entries is None else tuple(entries)
 
 
 def _check_names(model: nn.Module, wanted: Mapping[str, str], *, source: str) -> None:

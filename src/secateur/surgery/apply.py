@@ -171,7 +171,7 @@ def _cut(
         for tensor in old.values():
             tensor.grad = None
         for name, tensor in fresh.items():
-            _replace(old[name], tensor)
+            put_values(old[name], tensor)
         result = model
         take_out(model, plan.blocks)
         moved = {id(tensor): tensor for tensor in old.values()}
@@ -221,7 +221,7 @@ def _gone(model: nn.Module, plan: Plan) -> Axes:
     return {id(tensors[name]): {} for name in tensors_gone(plan.blocks)}
 
 
-def _replace(tensor: Tensor, new: Tensor) -> None:
+def put_values(tensor: Tensor, new: Tensor) -> None:
     """Put new values of another shape into a tensor that others hold.
 
     A loss that is still alive keeps the node that accumulates the tensor's gradient, and that node expects the old shape.
