@@ -222,6 +222,26 @@ def test_a_network_is_cut_while_it_trains(secateur, tmp_path):
         assert "units gone" in told
 
 
+def test_batches_grow_while_a_network_shrinks(secateur, refused, tmp_path):
+    """It is told how far; what cannot fit is refused before there is a folder."""
+    growing = ("train", "digits-net", "--data", "digits", "--epochs", 4, "--lr", "0.1", "--batch-size", 16, "--while", "prunetrain", "--every", 1,
+               "--penalty-ratio", "0.6", "--threshold", "0.1", "--grow-batch", "--ghost-batch", 16, "--out", tmp_path / "net")  # fmt: skip
+
+    small = refused(*growing, "--memory", "20kB")
+    assert "give more" in small
+    assert not (tmp_path / "net").exists()
+    assert "memory" in refused(*growing, "--memory", "lots")
+    assert "add --grow-batch" in refused(
+        *(word for word in growing if word != "--grow-batch"), "--batch-limit", 32
+    )
+    said = secateur(*growing, "--validation", 300)
+
+    assert said.code == 0, said.err
+    assert re.search(r"after epoch 1: .* examples a step", said.err)
+    assert re.search(r"examples of a step +16, at last \d+", said.out)
+    assert "Examples of a step" in (tmp_path / "net" / "report.html").read_text()
+
+
 def test_trainings_are_shown_and_compared(secateur, refused, base, tmp_path):
     """Each has a page of its own; several go on one, beside the first."""
     runs = {"dense": (), "cut": ("--while", "prunetrain", "--every", "1", "--threshold", "0.05")}

@@ -145,6 +145,7 @@ class CutProgress(TrainProgress):
         gone += (
             [f"{record.gated} convolution{'' if record.gated == 1 else 's'} gated"] if record.gated else []
         )
+        batch = "" if record.batch_size is None else f"; {text.integer(record.batch_size)} examples a step"
         near = (
             ""
             if record.nearest is None
@@ -152,7 +153,7 @@ class CutProgress(TrainProgress):
         )
         self.line(
             f"after epoch {record.epoch}: {', '.join(gone)}; {text.integer(record.cost.parameters)} parameters,"
-            f" {text.integer(record.cost.macs)} MACs are left{near}"
+            f" {text.integer(record.cost.macs)} MACs are left{batch}{near}"
         )
 
 

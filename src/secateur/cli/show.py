@@ -89,12 +89,14 @@ def _cut_meanwhile(result: TrainResult) -> dict[str, str]:
     before, now = found.cost_before, result.cost
     gone = [name for one in found.reconfigurations for name in one.blocks]
     gated = sum(one.gated for one in found.reconfigurations)
+    first, last = result.history[0].batch_size, result.history[-1].batch_size
     return {
         "parameters before": f"{text.integer(before.parameters)} (÷ {text.factor(before.parameters, now.parameters)})",
         "MACs per example before": f"{text.integer(before.macs)} (÷ {text.factor(before.macs, now.macs)})",
         "units gone": text.integer(sum(one.units for one in found.reconfigurations)),
         **({"blocks gone": ", ".join(gone)} if gone else {}),
         **({"convolutions gated": text.integer(gated)} if gated else {}),
+        **({"examples of a step": f"{first}, at last {last}"} if last and first and last > first else {}),
         "MACs of training, forward": f"{text.short(found.macs)}, {text.share(found.macs / found.macs_uncut)} of {text.short(found.macs_uncut)} uncut",
     }
 

@@ -66,6 +66,26 @@ def train(
     ] = None,
     every: Annotated[int | None, typer.Option(help="prunetrain: epochs between two cuts.")] = None,
     rest: Annotated[int | None, typer.Option(help="prunetrain: epochs at the end without it.")] = None,
+    grow_batch: Annotated[
+        bool | None,
+        typer.Option(
+            "--grow-batch",
+            help="prunetrain: batches grow as the network shrinks, and the rate with them.",
+            show_default=False,
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="prunetrain: what a step may keep then, such as 2GiB; by default what it keeps at first."
+        ),
+    ] = None,
+    batch_limit: Annotated[
+        int | None, typer.Option(help="prunetrain: the largest batch; by default four times the first.")
+    ] = None,
+    ghost_batch: Annotated[
+        int | None, typer.Option(help="Batch norms take statistics over groups of so many examples.")
+    ] = None,
     gating: Annotated[
         bool | None,
         typer.Option(

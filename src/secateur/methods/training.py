@@ -204,7 +204,11 @@ def _session(
             f"early_stopping={settings.early_stopping} could end a training before PruneTrain lets it recover; leave it out"
         )
     example = data.train.inputs[:_SHOWN].to(dtype_of(model))
-    return PruneTrain(model, example, asked, epochs=settings.epochs, on_cut=on_cut)
+    session = PruneTrain(model, example, asked, epochs=settings.epochs, on_cut=on_cut)
+    session.begin(
+        [], None, batch_size=settings.batch_size
+    )  # what cannot fit is refused before there is a folder
+    return session
 
 
 def started_in(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:

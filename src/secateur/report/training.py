@@ -39,6 +39,7 @@ class Epoch(Value):
         seconds: Wall time with validation, and with the reconfiguration behind it.
         macs: Multiply-adds of one forward pass of one example.
         ratio: The penalty's share of loss and penalty together; None where there is no penalty.
+        batch_size: Examples of a step.
     """
 
     epoch: Annotated[int, Field(ge=1)]
@@ -49,6 +50,7 @@ class Epoch(Value):
     seconds: float
     macs: Count
     ratio: float | None = None
+    batch_size: int | None = None
 
 
 class Reconfigured(Value):
@@ -185,6 +187,7 @@ def training_of(result: TrainResult, *, data: Splits, name: str, seed: int) -> T
             seconds=record.seconds + took.get(record.epoch, 0.0),
             macs=next((one.cost.macs for one in reversed(cuts) if one.epoch < record.epoch), before.macs),
             ratio=ratios[record.epoch - 1] if record.epoch <= len(ratios) else None,
+            batch_size=record.batch_size,
         )
         for record in result.history
     )

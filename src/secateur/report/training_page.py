@@ -236,6 +236,10 @@ def _charts(arms: Sequence[Arm]) -> tuple[Chart, ...]:
         drawn("Loss that is minimised", _over(lambda e: e.train_loss), from_zero=True, start=1.0),
         drawn("Learning rate", _over(lambda e: e.lr), from_zero=True, start=1.0),
     ]
+    if any(len({e.batch_size for e in one.epochs}) > 1 for arm in arms for one in arm.trainings):
+        found.append(
+            drawn("Examples of a step", _stairs(lambda e: e.batch_size or 0), from_zero=True, start=1.0)
+        )
     penalised = {arm.name: arm for arm in arms if any(one.changes for one in arm.trainings)}
     if penalised:
         found.append(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map_only  # pyright: ignore[reportUnknownVariableType]
@@ -243,6 +242,8 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Line:
         raise SettingsError(
             f"a line and its test need three points at two places at least, and there are {len(x)} and {len(y)} numbers; measure more networks"
         )
+    from scipy import stats  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs] - takes a second to import
+
     found = cast("Any", stats).linregress(x, y)
     return Line(
         float(found.slope), float(found.intercept), float(found.rvalue) ** 2, float(found.pvalue), float(found.stderr), len(x)
