@@ -86,7 +86,7 @@ def test_it_is_what_a_process_takes():
     counted, measured = map(int, said)
 
     assert counted > 150e6
-    assert 0.85 < measured / counted < 1.25
+    assert 0.85 < measured / counted < 1.6  # kernels have work space, too
 
 
 def test_what_is_taken_whatever_the_batch():
