@@ -10,7 +10,19 @@ from secateur.networks import build, input_shape_of, names
 pytest.importorskip("litert_torch")
 pytest.importorskip("onnxscript")
 
-SMALL = [name for name in names() if name not in ("lenet32-64-1024", "resnet32", "resnet56")]
+LARGE = (
+    "lenet32-64-1024",
+    "mobilenet",
+    "resnet18",
+    "resnet32",
+    "resnet50",
+    "resnet56",
+    "vgg11",
+    "vgg13",
+    "vgg16",
+    "vgg8",
+)
+SMALL = [name for name in names() if name not in LARGE]
 
 
 def inputs(network: str) -> torch.Tensor:

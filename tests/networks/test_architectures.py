@@ -9,16 +9,24 @@ from secateur.networks import ResNet, build, input_shape_of, names
 from secateur.networks.resnet import Block
 
 COUNTS = {
+    "alexnet": 2_472_266,
     "digits-net": 40_618,
     "lenet-caffe": 431_080,
     "lenet300-100": 266_610,
     "lenet32-64-1024": 3_274_634,
     "lenet5": 61_706,
+    "mobilenet": 3_217_226,
     "resnet": 272_474,
+    "resnet18": 11_173_962,
     "resnet20": 272_474,
     "resnet32": 466_906,
+    "resnet50": 23_520_842,
     "resnet56": 855_770,
     "uci-custom": 278_266,
+    "vgg11": 9_228_362,
+    "vgg13": 9_413_066,
+    "vgg16": 14_724_042,
+    "vgg8": 3_917_386,
 }
 
 

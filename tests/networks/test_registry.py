@@ -90,7 +90,7 @@ def test_an_unknown_name_lists_the_nearest():
 
 def test_a_name_like_no_other_lists_all():
     """A name that is like no other is answered with all names."""
-    with pytest.raises(UnknownNetworkError, match="known are: digits-net, lenet-caffe"):
+    with pytest.raises(UnknownNetworkError, match="known are: alexnet, digits-net, lenet-caffe"):
         input_shape_of("????")
 
 

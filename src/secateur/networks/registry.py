@@ -15,7 +15,7 @@ from torch import nn
 
 from secateur._libraries import library
 from secateur.errors import ModelError, SecateurError, UnknownNetworkError
-from secateur.networks import lenet, resnet, small
+from secateur.networks import cifar, lenet, resnet, small
 from secateur.networks.origin import JSON, Origin, set_origin
 from secateur.networks.stem import check_stem, use_stem
 
@@ -30,16 +30,24 @@ class Architecture:
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
+        "alexnet": Architecture(cifar.AlexNet, (3, 32, 32)),
         "digits-net": Architecture(small.digits_net, (1, 8, 8)),
         "lenet-caffe": Architecture(lenet.lenet_caffe, (1, 28, 28)),
         "lenet300-100": Architecture(lenet.lenet300_100, (1, 28, 28)),
         "lenet32-64-1024": Architecture(lenet.lenet32_64_1024, (1, 28, 28)),
         "lenet5": Architecture(lenet.lenet5, (1, 28, 28)),
+        "mobilenet": Architecture(cifar.MobileNet, (3, 32, 32)),
         "resnet": Architecture(resnet.ResNet, (3, 32, 32)),
+        "resnet18": Architecture(resnet.resnet18, (3, 32, 32)),
         "resnet20": Architecture(resnet.resnet20, (3, 32, 32)),
         "resnet32": Architecture(resnet.resnet32, (3, 32, 32)),
+        "resnet50": Architecture(resnet.resnet50, (3, 32, 32)),
         "resnet56": Architecture(resnet.resnet56, (3, 32, 32)),
         "uci-custom": Architecture(small.uci_custom, (3, small.UCI_WINDOW)),
+        "vgg8": Architecture(cifar.vgg8, (3, 32, 32)),
+        "vgg11": Architecture(cifar.vgg11, (3, 32, 32)),
+        "vgg13": Architecture(cifar.vgg13, (3, 32, 32)),
+        "vgg16": Architecture(cifar.vgg16, (3, 32, 32)),
     }
 )
 """The networks that this library defines, by name."""

@@ -165,6 +165,34 @@ def resnet56(*, channels: int = 3, classes: int = 10) -> ResNet:
     return ResNet(blocks=9, channels=channels, classes=classes)
 
 
+def resnet18(*, channels: int = 3, classes: int = 10) -> ResNet:
+    """ResNet(4, [2], 2, no bottleneck) from 64 channels on, ResNet-18 with a 3x3 stem: 11,173,962 parameters.
+
+    Args:
+        channels: Channels of the input.
+        classes: Outputs.
+    """
+    return ResNet(blocks=2, stages=4, width=64, channels=channels, classes=classes)
+
+
+def resnet50(*, channels: int = 3, classes: int = 10) -> ResNet:
+    """ResNet(4, [3, 4, 6, 3], 3, bottleneck) from 64 channels on, ResNet-50 with a 3x3 stem: 23,520,842 parameters.
+
+    Args:
+        channels: Channels of the input.
+        classes: Outputs.
+    """
+    return ResNet(
+        blocks=(3, 4, 6, 3),
+        stages=4,
+        convolutions=3,
+        bottleneck=True,
+        width=64,
+        channels=channels,
+        classes=classes,
+    )
+
+
 def _blocks_per_stage(stages: int, blocks: int | Sequence[int]) -> tuple[int, ...]:
     counts = (blocks,) * stages if isinstance(blocks, int) else tuple(blocks)
     if stages < 1 or len(counts) != stages or min(counts) < 1:

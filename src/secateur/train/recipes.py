@@ -60,16 +60,24 @@ _BY_DATA: Final[Mapping[str, TrainSettings]] = MappingProxyType(
 )
 _MADE_FOR: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
+        "alexnet": ("cifar10",),
         "digits-net": ("digits",),
         "lenet-caffe": ("mnist",),
         "lenet300-100": ("mnist",),
         "lenet32-64-1024": ("mnist",),
         "lenet5": ("mnist",),
+        "mobilenet": ("cifar10",),
         "resnet": ("cifar10",),
+        "resnet18": ("cifar10",),
         "resnet20": ("cifar10",),
         "resnet32": ("cifar10",),
+        "resnet50": ("cifar10",),
         "resnet56": ("cifar10",),
         "uci-custom": ("hapt", "uci-har"),
+        "vgg11": ("cifar10",),
+        "vgg13": ("cifar10",),
+        "vgg16": ("cifar10",),
+        "vgg8": ("cifar10",),
     }
 )
 
