@@ -536,6 +536,31 @@ def exported(rows: Sequence[Row]) -> Table:
     return ["network", *targets], lines
 
 
+def in_turns(rows: Sequence[Row]) -> Table:
+    """One line for each thing that was timed beside another in turns: everything a row says, ratios with their middle half."""
+    left_out = {"commit", "turns"}
+    bases = [key.removesuffix("_median") for key in rows[0] if key.endswith("_median")]
+    parts = {f"{base}_{part}" for base in bases for part in ("median", "from", "to")}
+    plain_keys = sorted(
+        (key for key in rows[0] if key not in parts | left_out), key=lambda key: key != "network"
+    )
+    heads = [
+        *(key.replace("_", " ") for key in plain_keys),
+        *(f"{base.replace('_', ' ')}: median [middle half]" for base in bases),
+    ]
+    lines = [
+        [
+            *(cell(row.get(key)) for key in plain_keys),
+            *(
+                f"{row[f'{base}_median']:.2f} [{row[f'{base}_from']:.2f}, {row[f'{base}_to']:.2f}]"
+                for base in bases
+            ),
+        ]
+        for row in rows
+    ]
+    return heads, lines
+
+
 def claims(rows: Sequence[Row]) -> Table:
     """One line for each comparison by which a claim is answered; a claim is said once."""
     lines: list[Sequence[str]] = []
@@ -565,6 +590,7 @@ FORMS = {
     "coded": coded,
     "exported": exported,
     "families": families,
+    "in-turns": in_turns,
     "exceptions": exceptions,
     "models": side_by_side,
     "retraining": retraining,
