@@ -1,4 +1,4 @@
-"""What cutting while training saves: a network trained whole, with PruneTrain, and with batches that grow as it shrinks.
+"""What saves time in training: cutting meanwhile (PruneTrain), batches that grow as the network shrinks, and what else is said to.
 
 usage: python benchmarks/training.py [--network resnet20] [--examples 4000] [--epochs 10] [--arm NAME ...] [--seeds 0,1,2]
                                      [--device cpu] [--threads 1] [--runs runs/training] [--page]
@@ -27,7 +27,17 @@ from secateur.methods import PruneTrainSettings, train
 from secateur.report import TRAINING_FILE, compare_trainings, read_training, training_of, write_training
 from secateur.train import TrainSettings
 
-ARMS = ("dense", "prunetrain")
+ARMS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "prunetrain": {"prunetrain": {}},
+    "growing": {"prunetrain": {"grow_batch": True}, "ghost_batch": True},
+    "channels-first": {"channels_last": False},
+    "bf16": {"precision": "bf16"},
+    "inconsistent": {"inconsistent": 5},
+    "sparse-gradients": {"sparse_gradients": 0.9},
+}
+"""What each arm does otherwise; a ghost batch is as large as the first batch. Those after the third are what else may save time, each alone."""
+USUAL = ("dense", "prunetrain", "growing")
 VALIDATION = 2000
 """Examples by which epochs are judged; judging takes time, too, and the same in all arms."""
 
@@ -51,15 +61,18 @@ def run(results: Results, splits: Splits, arm: str, seed: int, asked: argparse.N
     folder = Path(asked.runs) / f"{arm}-{seed}"
     device = torch.device(asked.device)
     model = networks.build(asked.network, seed=seed).to(device)
+    changes = dict(ARMS[arm])
     pruned = None
-    if arm != "dense":
+    if (own := changes.pop("prunetrain", None)) is not None:
         pruned = PruneTrainSettings(
-            penalty_ratio=asked.ratio, threshold=asked.threshold, every=asked.every, rest=asked.rest
+            penalty_ratio=asked.ratio, threshold=asked.threshold, every=asked.every, rest=asked.rest, **own
         )
+    if changes.get("ghost_batch"):
+        changes["ghost_batch"] = asked.batch
     goes_on = (folder / "run.toml").exists()
     started = time.process_time()
     result = train(
-        model, splits, None if goes_on else settings(asked.epochs, asked.batch), out=folder, seed=seed,
+        model, splits, None if goes_on else settings(asked.epochs, asked.batch).but(**changes), out=folder, seed=seed,
         prunetrain=None if goes_on else pruned, resume=goes_on,
     )  # fmt: skip
     made = training_of(result, data=splits, name=f"{arm}-{seed}", seed=seed)
@@ -74,6 +87,7 @@ def run(results: Results, splits: Splits, arm: str, seed: int, asked: argparse.N
         "training_macs": made.training_macs[0], "training_macs_uncut": made.training_macs[1],
         "wall_s": round(made.seconds, 1),
         "cpu_s": None if goes_on else round(time.process_time() - started, 1),
+        "batch_at_end": made.epochs[-1].batch_size,
         "prunetrain": None if pruned is None else pruned.model_dump(mode="json"),
     }  # fmt: skip
     results.add(row)
@@ -107,7 +121,7 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=2e-3)
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--rest", type=int, default=2)
-    parser.add_argument("--arm", nargs="*", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arm", nargs="*", choices=ARMS, default=list(USUAL))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)

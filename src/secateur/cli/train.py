@@ -86,6 +86,12 @@ def train(
     ghost_batch: Annotated[
         int | None, typer.Option(help="Batch norms take statistics over groups of so many examples.")
     ] = None,
+    inconsistent: Annotated[
+        int | None, typer.Option(help="Steps at most on a batch again whose loss stands out.")
+    ] = None,
+    sparse_gradients: Annotated[
+        float | None, typer.Option(help="Share of the activations' gradients that is thinned to zeros.")
+    ] = None,
     gating: Annotated[
         bool | None,
         typer.Option(

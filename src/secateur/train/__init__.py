@@ -16,12 +16,14 @@ from secateur.train.companion import Companion
 from secateur.train.distil import distil_loss, soften, teacher_logits
 from secateur.train.forward import Examples, check_fit, device_of, dtype_of, logits, mode
 from secateur.train.ghost import GhostNorms
+from secateur.train.inconsistent import LossLimit, conserve
 from secateur.train.loop import Penalty, fit
 from secateur.train.memory import Line, fit_line, fixed_bytes, kept_bytes, largest_batch
 from secateur.train.penalties import GroupLasso
 from secateur.train.rates import learning_rate, make_optimizer
 from secateur.train.settings import TrainSettings
 from secateur.train.small_maps import SmallMaps
+from secateur.train.sparse_gradients import sparse_gradients, thinned
 from secateur.train.state import EpochRecord, FitResult, TrainState, restore, snapshot
 from secateur.train.subsets import fit_subsets
 
@@ -34,6 +36,7 @@ __all__ = [
     "GhostNorms",
     "GroupLasso",
     "Line",
+    "LossLimit",
     "PairsFrom",
     "Penalty",
     "SmallMaps",
@@ -45,6 +48,7 @@ __all__ = [
     "block_around",
     "block_outputs",
     "check_fit",
+    "conserve",
     "device_of",
     "distil_loss",
     "dtype_of",
@@ -68,5 +72,7 @@ __all__ = [
     "restore",
     "snapshot",
     "soften",
+    "sparse_gradients",
     "teacher_logits",
+    "thinned",
 ]

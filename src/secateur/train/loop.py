@@ -33,9 +33,11 @@ from secateur.train.conditions import (
 from secateur.train.distil import distil_loss
 from secateur.train.forward import Examples, check_examples, check_split, device_of, dtype_of, logits, mode
 from secateur.train.ghost import GhostNorms
+from secateur.train.inconsistent import LossLimit, conserve
 from secateur.train.rates import learning_rate, make_optimizer
 from secateur.train.settings import TrainSettings
 from secateur.train.small_maps import SmallMaps
+from secateur.train.sparse_gradients import sparse_gradients
 from secateur.train.state import (
     FORMAT,
     EpochRecord,
@@ -160,7 +162,7 @@ def fit(
 
 @contextmanager
 def computing(model: nn.Module, settings: TrainSettings) -> Generator[None]:
-    """Hold and compute the network's convolutions and norms as the settings say."""
+    """Hold and compute the network's layers as the settings say."""
     with ExitStack() as modes:
         if settings.channels_last:
             modes.enter_context(channels_last(model))
@@ -168,6 +170,8 @@ def computing(model: nn.Module, settings: TrainSettings) -> Generator[None]:
             modes.enter_context(SmallMaps())
         if settings.ghost_batch is not None:
             modes.enter_context(GhostNorms(settings.ghost_batch))
+        if settings.sparse_gradients:
+            modes.enter_context(sparse_gradients(model, settings.sparse_gradients))
         yield
 
 
@@ -224,6 +228,7 @@ class Run:
         self.masks: Masks | None = None
         self.companion: Companion | None = None
         self.ready: tuple[nn.Module, torch.optim.Optimizer] | None = None
+        self.limit = LossLimit(self.steps) if settings.inconsistent else None
 
     def set_teacher(self, teacher: nn.Module | None, answers: Tensor | None, *, classes: int) -> None:
         """Take a teacher, or its answers."""
@@ -250,6 +255,10 @@ class Run:
         on_state: Callable[[TrainState], None] | None,
     ) -> FitResult:
         """From the start, or from a state, to the end; network and teacher get their modes back."""
+        if self.limit is not None and (self.companion is not None or self.masks is not None):
+            raise SettingsError(
+                "inconsistent trains on batches again past the optimiser, which masks and what cuts meanwhile rely on; leave it out"
+            )
         if self.companion is not None:
             self.companion.begin(self.optimizer, self.average, batch_size=self.settings.batch_size)
         if state is not None:
@@ -331,6 +340,8 @@ class Run:
                     model, optimizer, max_norm=self.settings.clip, error_if_nonfinite=False
                 )
             optimizer.step()
+            if self.limit is not None:
+                self._again(model, rows, generator, float(loss.detach()), lr)
             if self.average is not None:
                 self.average.update_parameters(self.model)
             losses.append(loss.detach())
@@ -342,6 +353,18 @@ class Run:
                 self.on_batch(done, total)
         sizes = torch.tensor([len(rows) for rows in chosen], dtype=torch.float64)
         return float((torch.stack(losses).double().cpu() * sizes).sum() / sizes.sum())
+
+    def _again(
+        self, model: nn.Module, rows: Tensor, generator: torch.Generator, loss: float, lr: float
+    ) -> None:
+        """Train on a batch again whose loss stands out."""
+        if self.limit is None or not loss > (limit := self.limit.after(loss)):
+            return
+        conserve(
+            lambda: self.loss(model, rows, generator),
+            [parameter for group in self.optimizer.param_groups for parameter in group["params"]],
+            limit=limit, lr=lr, steps=self.settings.inconsistent, backward=self.fabric.backward,
+        )  # fmt: skip
 
     def loss(self, model: nn.Module, rows: Tensor, generator: torch.Generator) -> Tensor:
         """What is minimised, on one batch."""
@@ -440,6 +463,8 @@ class Run:
             "ema_count": count,
             "scaler": None if scaler is None else scaler.state_dict(),
         }
+        if self.limit is not None:
+            document["losses"] = list(self.limit.losses)
         if self.masks is not None:
             document["masks"] = self.masks.digest
         if self.companion is not None:
@@ -483,6 +508,8 @@ class Run:
         if self.companion is not None:
             self.companion.load(state.document["companion"])
             self.changed_after = int(state.document["changed_after"])
+        if self.limit is not None:
+            self.limit = LossLimit(self.steps, state.document["losses"])
         self.best_epoch = int(state.document["best_epoch"])
         chosen = self.history[self.best_epoch - 1] if self.best_epoch > self.changed_after else None
         if chosen and chosen.validation_accuracy is not None and chosen.validation_loss is not None:

@@ -49,6 +49,10 @@ class TrainSettings(Written):
             convolutions are depthwise; afterwards they are as they were.
         ghost_batch: Batch norms take their statistics over groups of so many examples of a batch (ghost batch norm), so that larger
             batches train as the smaller ones do.
+        inconsistent: Steps at most by which a batch is trained on again at once, if its loss is above the mean of the last epoch's by three
+            deviations (inconsistent stochastic gradient descent). Each loss is read then, for which a GPU waits.
+        sparse_gradients: Share of the gradients of activations that is thinned to zeros, unbiased (`secateur.train.thinned`). It saves time
+            only where kernels leave out zeros.
         small_maps: Compute depthwise convolutions on maps of up to four positions position by position, which is much quicker on a
             processor; the numbers are the same but for rounding. Networks for large photographs end in such maps at 32x32.
 
@@ -66,7 +70,16 @@ class TrainSettings(Written):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     written_if_used: ClassVar[frozenset[str]] = frozenset(
-        {"attention_weight", "attention_layers", "channels_last", "ghost_batch", "lr_end", "small_maps"}
+        {
+            "attention_weight",
+            "attention_layers",
+            "channels_last",
+            "ghost_batch",
+            "inconsistent",
+            "lr_end",
+            "small_maps",
+            "sparse_gradients",
+        }
     )
 
     epochs: int = Field(default=20, ge=1)
@@ -94,6 +107,8 @@ class TrainSettings(Written):
     clip: float | None = Field(default=None, gt=0)
     channels_last: bool = False
     ghost_batch: int | None = Field(default=None, ge=2)
+    inconsistent: int = Field(default=0, ge=0)
+    sparse_gradients: float = Field(default=0.0, ge=0, lt=1)
     small_maps: bool = False
 
     if not TYPE_CHECKING:  # type checkers see the signature that pydantic derives from the fields
