@@ -179,6 +179,7 @@ def scratch_row(results: Results, name: str, seed: int, *, precision: str) -> bo
     started, spent = time.perf_counter(), time.process_time()
     shape = store.load(RESULTS / "networks" / found[0]["file"]).to(memory_format=torch.channels_last)
     model = scratch(shape, task, splits, seed, teacher=None, precision=precision)
+    error = round(evaluate(model, splits.test).error, 3)
     results.add(
         {
             **{key: value for key, value in found[0].items() if key != "commit"},
@@ -186,13 +187,13 @@ def scratch_row(results: Results, name: str, seed: int, *, precision: str) -> bo
             "file": None,
             "precision": precision,
             "validation_error_after": round(evaluate(model, splits.validation).error, 3),
-            "error_after": round(evaluate(model, splits.test).error, 3),
+            "error_after": error,
             "threads": torch.get_num_threads(),
             "seconds": round(time.perf_counter() - started, 1),
             "cpu_seconds": round(time.process_time() - spent, 1),
         }
     )
-    print(f"{name} from scratch, seed {seed}: test error {results.rows[-1]['error_after']:.2f} %", flush=True)
+    print(f"{name} from scratch, seed {seed}: test error {error:.2f} %", flush=True)
     return True
 
 
