@@ -230,6 +230,8 @@ def test_batches_grow_while_a_network_shrinks(secateur, refused, tmp_path):
     small = refused(*growing, "--memory", "20kB")
     assert "give more" in small
     assert not (tmp_path / "net").exists()
+    assert "leave one of them out" in refused(*growing, "--inconsistent", 3)
+    assert not (tmp_path / "net").exists()
     assert "memory" in refused(*growing, "--memory", "lots")
     assert "add --grow-batch" in refused(
         *(word for word in growing if word != "--grow-batch"), "--batch-limit", 32

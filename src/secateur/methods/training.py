@@ -203,6 +203,10 @@ def _session(
         raise SettingsError(
             f"early_stopping={settings.early_stopping} could end a training before PruneTrain lets it recover; leave it out"
         )
+    if settings.inconsistent:
+        raise SettingsError(
+            f"inconsistent={settings.inconsistent} trains past the optimiser, on which PruneTrain relies; leave one of them out"
+        )
     example = data.train.inputs[:_SHOWN].to(dtype_of(model))
     session = PruneTrain(model, example, asked, epochs=settings.epochs, on_cut=on_cut)
     session.begin(
